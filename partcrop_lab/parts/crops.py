@@ -1,0 +1,59 @@
+"""Random part crops: which boxes of an image are cut, decided by the seed and the image's own pixels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from partcrop_lab.devices import generator
+from partcrop_lab.images.resample import crop_resize, random_boxes
+
+
+@dataclass(frozen=True)
+class PartCrops:
+    """Where parts are cut: `boxes` (B, N, 4) int64 x0, y0, x1, y1 in pixels; `flip` (B, N) bool."""
+
+    boxes: Tensor
+    flip: Tensor
+
+
+def part_boxes(
+    hashes: Sequence[str],
+    count: int,
+    side: int,
+    scale: tuple[float, float] = (0.08, 0.2),
+    flip: float = 0.5,
+    seed: int = 0,
+) -> PartCrops:
+    """Boxes of `count` random parts for each image, by RandomResizedCrop's law (METHODS 1).
+
+    The draw for an image depends on the seed and on its pixel hash, never on its place among the others, so a
+    feature is the same whichever images are computed beside it.
+
+    Args:
+        hashes: one pixel hash per image (`ImageSet.hashes`).
+        count: parts per image, N >= 1.
+        side: side of the images in pixels.
+        scale: range of a part's area as a share of the image, within (0, 1].
+        flip: probability of a horizontal flip.
+        seed: crop seed.
+
+    Raises:
+        ValueError: an impossible count or range.
+    """
+    if count < 1:
+        raise ValueError(f"crops is {count}; at least one part must be cut")
+    drawn = []
+    for name in hashes:
+        source = generator("crops", seed, name)
+        boxes = random_boxes(1, count, side, scale, generator=source)[0]
+        drawn.append((boxes, torch.rand(count, generator=source) < flip))
+    return PartCrops(torch.stack([boxes for boxes, _ in drawn]), torch.stack([flips for _, flips in drawn]))
+
+
+def cut_parts(images: Tensor, crops: PartCrops, part_size: int) -> Tensor:
+    """The parts of images (B, 3, S, S), resized to (B, N, 3, part_size, part_size) float32 in about [0, 1]."""
+    return crop_resize(images, crops.boxes, part_size, crops.flip)

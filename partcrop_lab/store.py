@@ -1,0 +1,133 @@
+"""Content-addressed files on disk: written atomically, found again by what made them.
+
+Every artefact lives at ``<cache>/<room>/<key>``, where the key is a digest of everything that decides
+its content. A file is written beside its place, flushed and renamed, so a reader in another kernel sees
+either nothing or the whole file, and a killed run leaves only a temporary file behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from partcrop_lab.errors import BadInput
+
+CACHE_VARIABLE = "PARTCROP_LAB_CACHE"
+
+
+def cache_dir() -> Path:
+    """The cache folder: ``$PARTCROP_LAB_CACHE``, else ``~/.cache/partcrop-lab``."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "partcrop-lab")
+
+
+def digest(*parts: Any) -> str:
+    """A sha256 in hex of JSON-able values, bytes and arrays, in the order given.
+
+    >>> digest({"a": 1}) == digest({"a": 1}), digest(1) == digest(2)
+    (True, False)
+    """
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            sha.update(f"{part.dtype.str}{part.shape}".encode())
+            sha.update(np.ascontiguousarray(part).data)
+        elif isinstance(part, bytes):
+            sha.update(part)
+        else:
+            sha.update(json.dumps(part, sort_keys=True, separators=(",", ":")).encode())
+        sha.update(b"\x00")
+    return sha.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
+
+    Raises:
+        BadInput: the folder cannot be written or the disk is full; nothing is left behind.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise BadInput(
+            f"cannot write {path}: {error.strerror or error}; free some disk space or point "
+            f"{CACHE_VARIABLE} (or the output argument) at a folder that can be written"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        BadInput: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not a JSON file ({error})") from error
+
+
+def cached_arrays(room: str, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays stored under `room` and `key`; made, stored and returned where they are missing."""
+    path = cache_dir() / room / f"{key}.safetensors"
+    if path.exists():
+        with contextlib.suppress(Exception):  # a file from a dying disk is made anew
+            return load_file(path)
+    arrays = make()
+    with atomic(path) as temporary:
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary)
+    return arrays
+
+
+def cache_sizes() -> dict[str, int]:
+    """Bytes held by each room of the cache."""
+    root = cache_dir()
+    rooms = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    return {room.name: sum(f.stat().st_size for f in room.rglob("*") if f.is_file()) for room in rooms}
+
+
+def clear_cache(room: str | None = None) -> int:
+    """Delete one room of the cache, or all of it; returns the bytes freed."""
+    sizes = cache_sizes()
+    if room is not None and room not in sizes:
+        raise BadInput(f"the cache has no room {room!r}; it has {', '.join(sizes) or 'none'}")
+    for name in [room] if room else sizes:
+        shutil.rmtree(cache_dir() / name)
+    return sizes[room] if room else sum(sizes.values())

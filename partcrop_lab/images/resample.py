@@ -24,11 +24,11 @@ def keys_cubic(x: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def resize_table(side: int, size: int) -> Tensor:
-    """Weights that resize the first `length` pixels of an axis to `size` pixels, for every length up to `side`.
+    """Weights that resize any stretch of an axis of `side` pixels to `size` pixels.
 
     Returns:
-        (side + 1, size, 2 * side) float32, padded with `side` zeros on the left so that a slice of `side` columns,
-        beginning at ``side - start``, is the weight matrix of the pixels [start, start + length).
+        (2, side + 1, side + 1, size, side) float32: plain or mirrored, by the stretch's length, by `side` minus its
+        start. A view: the stretches of one length are one another shifted, and share memory.
     """
     length = torch.arange(side + 1, dtype=torch.float64).clamp(min=1)[:, None, None]
     scale = length / size
@@ -38,22 +38,23 @@ def resize_table(side: int, size: int) -> Tensor:
     last = torch.minimum((centre + 2 * stretch + 0.5).floor(), length)
     pixel = torch.arange(side, dtype=torch.float64)
     weights = keys_cubic((pixel + 0.5 - centre) / stretch) * ((pixel >= first) & (pixel < last))
-    return torch.nn.functional.pad(weights / weights.sum(-1, keepdim=True), (side, 0)).float()
+    weights = torch.nn.functional.pad(weights / weights.sum(-1, keepdim=True), (side, 0)).float()
+    return torch.stack([weights, weights.flip(1)]).unfold(-1, side, 1).transpose(2, 3)
 
 
-def resize_weights(start: Tensor, stop: Tensor, side: int, size: int) -> Tensor:
+def resize_weights(start: Tensor, stop: Tensor, side: int, size: int, flip: Tensor | None = None) -> Tensor:
     """Weights that resize the pixels [start, stop) of an axis of `side` pixels to `size` pixels.
 
     Args:
         start, stop: int64 pixel positions, any shape (...), 0 <= start < stop <= side.
+        flip: (...) bool, mirror the result.
 
     Returns:
         (..., size, side) float32; rows sum to 1 and are zero outside [start, stop).
     """
     table = resize_table(side, size).to(start.device)
-    corner = ((stop - start) * size * 2 * side + side - start)[..., None, None]
-    row = (torch.arange(size, device=start.device) * 2 * side)[:, None]
-    return table.flatten()[corner + row + torch.arange(side, device=start.device)]
+    mirrored = torch.zeros_like(start) if flip is None else flip.to(start)
+    return table[mirrored, stop - start, side - start]
 
 
 def crop_resize(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
@@ -76,9 +77,7 @@ def crop_resize(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None = 
     if bool(((x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height) | (x0 >= x1) | (y0 >= y1)).any()):
         raise ValueError(f"a box leaves the image of {width} x {height} pixels or is empty")
     pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    rows, columns = resize_weights(y0, y1, height, size), resize_weights(x0, x1, width, size)
-    if flip is not None:
-        columns = torch.where(flip.to(images.device)[..., None, None], columns.flip(-2), columns)
+    rows, columns = resize_weights(y0, y1, height, size), resize_weights(x0, x1, width, size, flip)
     batch, count = boxes.shape[:2]
     # (K*size, H) @ (H, 3*W): one product per image for the rows, then one per crop for the columns.
     tall = pixels.permute(0, 2, 1, 3).reshape(batch, height, 3 * width)

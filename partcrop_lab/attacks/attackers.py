@@ -1,0 +1,196 @@
+"""Attackers: scikit-learn classifiers from membership features to a score (METHODS 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from partcrop_lab.errors import BadInput
+
+STRUCTURES = {
+    "mlp": (512, 256, 128),
+    "mlp-wide": (1024, 512, 256),
+    "mlp-narrow": (256, 128, 64),
+    "mlp-deep": (512, 256, 256, 128),
+    "mlp-shallow": (512, 128),
+}
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + 1e-6) over the features (PartCrop-v2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, F)."""
+        return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+
+class MLPAttacker(ClassifierMixin, BaseEstimator):
+    """The paper's attacker: a small perceptron trained with Adam and binary cross-entropy.
+
+    Args:
+        hidden: widths of the hidden layers; the published 512-256-128 by default.
+        variant: "v1" (ReLU) or "v2" (Tanh, RMS normalisation of the input and after each hidden layer).
+        epochs, batch: passes over the training set; members and as many non-members in one batch.
+        lr, weight_decay: of Adam.
+        standardise: bring each feature to mean 0 and variance 1 over the training set first. The published attacker
+            sees raw energies: pass False for that.
+        init_std: weights are drawn from N(0, init_std^2), biases are 0.
+        random_state: seed of weights and batches.
+
+    Source: METHODS section 2.
+
+    >>> X, y = np.eye(8), np.arange(8) % 2
+    >>> MLPAttacker(epochs=2).fit(X, y).decision_function(X).shape
+    (8,)
+    """
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...] = STRUCTURES["mlp"],
+        variant: str = "v1",
+        epochs: int = 100,
+        batch: int = 100,
+        lr: float = 1e-3,
+        weight_decay: float = 5e-4,
+        standardise: bool = True,
+        init_std: float = 0.01,
+        random_state: int = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.variant = variant
+        self.epochs = epochs
+        self.batch = batch
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.standardise = standardise
+        self.init_std = init_std
+        self.random_state = random_state
+
+    def _network(self, features: int, generator: torch.Generator) -> nn.Sequential:
+        if self.variant not in ("v1", "v2"):
+            raise ValueError(f"variant is {self.variant!r}; it must be one of v1, v2")
+        second = self.variant == "v2"
+        layers: list[nn.Module] = [RMSNorm()] if second else []
+        for width, following in pairwise((features, *self.hidden)):
+            layers += [nn.Linear(width, following), *([nn.Tanh(), RMSNorm()] if second else [nn.ReLU()])]
+        layers.append(nn.Linear(self.hidden[-1], 1))
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, 0, self.init_std, generator=generator)
+                nn.init.zeros_(layer.bias)
+        return nn.Sequential(*layers)
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray, on_epoch: Callable[[int, float, MLPAttacker], None] | None = None
+    ) -> MLPAttacker:
+        """Train on features X (n, F) and membership y (n,) of 0 and 1.
+
+        Args:
+            on_epoch: called after each epoch with its number, its mean loss and this attacker, for live curves.
+        """
+        X, y = validate_data(self, X, y)
+        self.classes_ = np.unique(y)
+        if len(self.classes_) != 2:
+            raise ValueError(f"y holds {len(self.classes_)} classes; an attacker needs members and non-members")
+        self.mean_ = X.mean(0) if self.standardise else np.zeros(X.shape[1])
+        self.scale_ = X.std(0) + 1e-8 if self.standardise else np.ones(X.shape[1])
+        generator = torch.Generator().manual_seed(self.random_state)
+        self.network_ = self._network(X.shape[1], generator)
+        inputs, targets = self._tensor(X), torch.from_numpy((y == self.classes_[1]).astype(np.float32))
+        sides = [torch.nonzero(targets == side).flatten() for side in (0, 1)]
+        adam = torch.optim.Adam(
+            self.network_.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
+        )
+        for epoch in range(self.epochs):
+            loss = self._epoch(inputs, targets, sides, adam, generator)
+            if on_epoch is not None:
+                on_epoch(epoch, loss, self)
+        return self
+
+    def _epoch(
+        self, inputs: Tensor, targets: Tensor, sides: list[Tensor], adam: torch.optim.Adam, generator: torch.Generator
+    ) -> float:
+        shuffled = [side[torch.randperm(len(side), generator=generator)] for side in sides]
+        batches = -(-max(map(len, sides)) // self.batch)
+        losses = []
+        for pair in zip(*(side.tensor_split(batches) for side in shuffled)):
+            rows = torch.cat(pair)
+            loss = nn.functional.binary_cross_entropy_with_logits(self.network_(inputs[rows])[:, 0], targets[rows])
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            losses.append(loss.detach())
+        return float(torch.stack(losses).mean())
+
+    def _tensor(self, X: np.ndarray) -> Tensor:
+        return torch.from_numpy(((X - self.mean_) / self.scale_).astype(np.float32))
+
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        """The log-odds of membership, (n,)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False)
+        with torch.inference_mode():
+            return self.network_(self._tensor(X))[:, 0].double().numpy()
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Probabilities of non-membership and membership, (n, 2)."""
+        member = 1 / (1 + np.exp(-self.decision_function(X)))
+        return np.stack([1 - member, member], 1)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Membership at probability one half, (n,)."""
+        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+
+
+def _logistic(seed: int) -> BaseEstimator:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, random_state=seed))
+
+
+def _boosting(seed: int) -> BaseEstimator:
+    return HistGradientBoostingClassifier(early_stopping=False, learning_rate=0.05, random_state=seed)
+
+
+ATTACKERS: dict[str, Callable[[int], BaseEstimator]] = {
+    **{name: lambda seed, hidden=hidden: MLPAttacker(hidden, random_state=seed) for name, hidden in STRUCTURES.items()},
+    "mlp-v2": lambda seed: MLPAttacker(variant="v2", random_state=seed),
+    "logistic": _logistic,
+    "boosting": _boosting,
+}
+"""Attackers by name: each a function from a seed to an unfitted scikit-learn classifier."""
+
+
+def make_attacker(attacker: str | BaseEstimator, seed: int = 0) -> BaseEstimator:
+    """An unfitted attacker: by name, or a clone of a scikit-learn classifier of your own.
+
+    Raises:
+        ValueError: no attacker has that name.
+        BadInput: an object that is no scikit-learn classifier.
+    """
+    if isinstance(attacker, str):
+        if attacker not in ATTACKERS:
+            raise ValueError(f"attacker is {attacker!r}; it must be one of {', '.join(sorted(ATTACKERS))}")
+        return ATTACKERS[attacker](seed)
+    if not hasattr(attacker, "fit") or not (
+        hasattr(attacker, "decision_function") or hasattr(attacker, "predict_proba")
+    ):
+        raise BadInput(f"attacker is a {type(attacker).__name__}; it must be a name or a scikit-learn classifier")
+    fresh = clone(attacker)
+    return fresh.set_params(random_state=seed) if "random_state" in fresh.get_params() else fresh
+
+
+def log_odds(attacker: BaseEstimator, X: np.ndarray) -> np.ndarray:
+    """The fitted attacker's score of each row, (n,): higher means more likely a member, 0 is its own threshold."""
+    if hasattr(attacker, "decision_function"):
+        return np.asarray(attacker.decision_function(X), dtype=float)
+    member = np.clip(attacker.predict_proba(X)[:, 1], 1e-12, 1 - 1e-12)
+    return np.log(member) - np.log1p(-member)

@@ -1,0 +1,88 @@
+"""Cross-fitting: every image is scored by an attacker that never saw it (METHODS 3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import StratifiedKFold
+from tqdm.auto import tqdm
+
+from partcrop_lab.attacks.attackers import log_odds, make_attacker
+from partcrop_lab.errors import BadInput
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Out-of-fold scores.
+
+    Attributes:
+        scores: (n,) log-odds of membership by the attacker that did not see the image.
+        fold: (n,) the fold each image was scored in.
+        attackers: one fitted attacker per fold.
+    """
+
+    scores: np.ndarray
+    fold: np.ndarray
+    attackers: list[BaseEstimator]
+
+
+def assign_folds(member: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """A fold (n,) for every image, members and non-members spread evenly.
+
+    Raises:
+        ValueError: fewer than two folds.
+        BadInput: too few images on one side.
+    """
+    if folds < 2:
+        raise ValueError(f"folds is {folds}; at least 2 are needed to score images by an attacker that never saw them")
+    fewest = min(int(member.sum()), int((~member).sum()))
+    if fewest < 4 * folds:
+        raise BadInput(f"the smaller side of the split has {fewest} images; {folds} folds need at least {4 * folds}")
+    fold = np.empty(len(member), np.int64)
+    for k, (_, held_out) in enumerate(StratifiedKFold(folds, shuffle=True, random_state=seed).split(member, member)):
+        fold[held_out] = k
+    return fold
+
+
+def cross_fit(
+    X: np.ndarray, member: np.ndarray, fold: np.ndarray, attacker: str | BaseEstimator, seed: int, **fit: Any
+) -> CrossFit:
+    """Score each fold by an attacker fitted on the other folds.
+
+    Args:
+        X: (n, F) membership features.
+        member: (n,) bool.
+        fold: (n,) from `assign_folds`.
+        attacker: a name or a scikit-learn classifier.
+        seed: of the attackers; fold k uses seed + k.
+        fit: passed on to the attacker's `fit`.
+    """
+    scores, attackers = np.empty(len(member)), []
+    for k in np.unique(fold):
+        held_out = fold == k
+        fitted = make_attacker(attacker, seed + int(k)).fit(X[~held_out], member[~held_out].astype(int), **fit)
+        scores[held_out] = log_odds(fitted, X[held_out])
+        attackers.append(fitted)
+    return CrossFit(scores, fold, attackers)
+
+
+def permuted_scores(
+    X: np.ndarray,
+    member: np.ndarray,
+    fold: np.ndarray,
+    attacker: str | BaseEstimator,
+    count: int,
+    seed: int,
+    progress: bool = True,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cross-fit `count` times with labels permuted within each fold: pairs of scores (n,) and permuted labels (n,)."""
+    rng, pairs = np.random.default_rng(seed), []
+    for r in tqdm(range(count), desc="permuted labels", leave=False, disable=not progress or count < 2):
+        permuted = member.copy()
+        for k in np.unique(fold):
+            permuted[fold == k] = rng.permutation(member[fold == k])
+        pairs.append((cross_fit(X, permuted, fold, attacker, seed + 1000 * (r + 1)).scores, permuted))
+    return pairs

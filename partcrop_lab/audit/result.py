@@ -1,0 +1,101 @@
+"""What an audit leaves behind: metrics, scores, controls, a verdict, and attackers that score new images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from partcrop_lab.errors import BadInput
+from partcrop_lab.images import ImageSet
+from partcrop_lab.store import atomic, read_json, write_json
+
+TABLES = ("metrics", "scores", "controls", "null_band")
+
+
+@dataclass
+class AuditResult:
+    """An audited attack on one encoder and one split.
+
+    Attributes:
+        metrics: rows auc, balanced_accuracy, precision, recall, f1, advantage, tpr_at_1_fpr, tpr_at_0.1_fpr,
+            epsilon_lower; columns value, low, high (95 %), note.
+        scores: one row per image: name, member, score (log-odds, out of fold), fold, and each control's score.
+        controls: rows untrained, pixels, permuted; columns auc, low, high, p_value and
+            paired_p (of the test that the target beats it).
+        null_band: ROC of permuted labels: columns fpr, low, high.
+        p_value: of the target, combined over the folds.
+        verdict: one sentence that starts "Evidence of leakage", "No evidence of leakage" or "Confounded".
+        outcome: those first words.
+        settings: everything that made the numbers: sizes, seeds, digests, attack, attacker, versions.
+        fault: set where permuted labels were told apart, which would be an error of this package.
+    """
+
+    metrics: pd.DataFrame
+    scores: pd.DataFrame
+    controls: pd.DataFrame
+    null_band: pd.DataFrame
+    p_value: float
+    verdict: str
+    outcome: str
+    settings: dict[str, Any]
+    fault: str | None = None
+    score_images: Callable[[ImageSet], np.ndarray] | None = field(default=None, repr=False)
+
+    def predict(self, images: ImageSet) -> pd.DataFrame:
+        """Score images whose membership is asked, by the mean log-odds of the fitted attackers.
+
+        Returns:
+            One row per image: name, score, and nonmembers_above, the share of the audited non-members that scored
+            as high out of fold (small means member-like).
+
+        Raises:
+            BadInput: images of another size, or a result that was loaded from a file, without its attackers.
+        """
+        if self.score_images is None:
+            raise BadInput("this result was loaded from a file, without its attackers; run the audit again to predict")
+        if images.size != self.settings["size"]:
+            raise BadInput(f"the images have a side of {images.size} px; the audit ran at {self.settings['size']} px")
+        scores = self.score_images(images)
+        others = self.scores.loc[~self.scores.member, "score"].to_numpy()
+        above = (others[None] >= scores[:, None]).mean(1)
+        return pd.DataFrame({"name": images.names, "score": scores, "nonmembers_above": above})
+
+    def save(self, path: str | Path) -> None:
+        """Write everything but the fitted attackers as one JSON file."""
+        tables = {name: getattr(self, name).to_json(orient="table", double_precision=15) for name in TABLES}
+        rest = {name: getattr(self, name) for name in ("p_value", "verdict", "outcome", "settings", "fault")}
+        write_json(path, {**rest, **tables})
+
+    @classmethod
+    def load(cls, path: str | Path) -> AuditResult:
+        """Read a result written by `save`.
+
+        Raises:
+            BadInput: the file is not an audit result.
+        """
+        stored = read_json(path)
+        try:
+            tables = {name: pd.read_json(StringIO(stored.pop(name)), orient="table") for name in TABLES}
+            return cls(**stored, **tables)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"{path}: not an audit result; such a file is written by result.save or audit --out"
+            ) from error
+
+    def to_html(self, path: str | Path) -> None:
+        """Write a self-contained report that opens offline."""
+        from partcrop_lab.report import html_report  # a room below this one; the name users type is here
+
+        with atomic(path) as temporary:
+            temporary.write_text(html_report(self), encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        from partcrop_lab.report import html_summary
+
+        return html_summary(self)

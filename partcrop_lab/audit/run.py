@@ -1,0 +1,228 @@
+"""The audit: an attack on an encoder over a split, under the matched protocol, with its controls (METHODS 3)."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+
+from partcrop_lab.attacks import Attack, PartCrop, PixelStatistics
+from partcrop_lab.attacks.attackers import log_odds
+from partcrop_lab.audit import verdict as verdicts
+from partcrop_lab.audit.crossfit import CrossFit, assign_folds, cross_fit, permuted_scores
+from partcrop_lab.audit.metrics import fold_ranks, metrics_table, roc_points
+from partcrop_lab.audit.released import accuracy_by_epoch, released_images
+from partcrop_lab.audit.result import AuditResult
+from partcrop_lab.audit.stats import combine, fold_auc, leak_p_value, paired_p_value, smallest_detectable_auc
+from partcrop_lab.devices import seed_of
+from partcrop_lab.encoders import Encoder
+from partcrop_lab.images import ImageSet, MembershipSplit
+
+PROTOCOLS = ("matched", "released")
+GRID = np.concatenate([[0], np.logspace(-4, 0, 200)])
+
+
+def audit(
+    encoder: Encoder,
+    split: MembershipSplit,
+    attack: Attack | None = None,
+    attacker: str | BaseEstimator = "mlp",
+    folds: int = 2,
+    seed: int = 0,
+    *,
+    repeats: int = 1,
+    controls: bool = True,
+    permutations: int = 10,
+    protocol: str = "matched",
+    declared: bool = False,
+    progress: bool = True,
+) -> AuditResult:
+    """Can this attack tell the encoder's training images from others of the same kind?
+
+    Features are computed by a function that cannot see membership; every image is scored by an attacker that never
+    saw it; the same is done with an untrained encoder of the same architecture, with pixel statistics alone and with
+    permuted labels, and the verdict weighs all of them (METHODS 3).
+
+    Args:
+        encoder: the encoder audited.
+        split: members and non-members.
+        attack: how images become features; `PartCrop()` where omitted.
+        attacker: a name of `attacks.ATTACKERS` or a scikit-learn classifier.
+        folds: parts the images are cut into; the attacker of each is fitted on the others.
+        seed: of folds, crops, attackers, controls and resampling.
+        repeats: crop and attacker seeds averaged over (never picked from).
+        controls: run the controls; without them there is no verdict but a number.
+        permutations: fits with permuted labels, drawn as the null band; with 999 or more (fast attackers) the
+            p-value is theirs, (1 + #) / (B + 1).
+        protocol: "matched", or "released" to show what the released code measures.
+        declared: the encoder was trained elsewhere on this drawn split's members; their membership is then your
+            claim, and the target must also beat the controls.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: an unknown protocol or attacker, or fewer than 2 folds or 1 repeat.
+        BadInput: too few images, or features that are not finite.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; it must be at least 1")
+    attack = attack or PartCrop()
+    member = split.member
+    fold = assign_folds(member, folds, seed)
+    images = released_images(split, seed) if protocol == "released" else split.images
+
+    def fit(one: Attack, using: Encoder) -> list[tuple[np.ndarray, CrossFit]]:
+        seeds = [seed + r for r in range(repeats)]
+        made = [one.features(using, images, s, progress) for s in seeds]
+        return [(X, cross_fit(X, member, fold, attacker, 100 * s)) for X, s in zip(made, seeds, strict=True)]
+
+    fits = fit(attack, encoder)
+    table = pd.DataFrame({"name": images.names, "member": member, "score": _mean_scores(fits), "fold": fold})
+    others = {}
+    if controls:
+        untrained = encoder.untrained(seed_of("untrained", seed) % 2**31)
+        others = {
+            "untrained": _mean_scores(fit(attack, untrained)),
+            "pixels": _mean_scores(fit(PixelStatistics(), encoder)),
+        }
+    permuted = permuted_scores(fits[0][0], member, fold, attacker, permutations if controls else 0, seed, progress)
+    p_value = _p_value(table, permuted)
+    control_table = _control_table(table, others, permuted)
+    settings = _settings(encoder, split, attack, attacker, folds, seed, repeats, permutations, protocol, declared)
+    if protocol == "released":
+        settings["accuracy_by_epoch"] = accuracy_by_epoch(fits[0][0], member, fold, attacker, 100 * seed).tolist()
+    metrics = metrics_table(
+        table.score.to_numpy(), member, fold, independent=getattr(split, "independent", False), seed=seed
+    )
+    case = verdicts.Case(
+        auc=tuple(metrics.loc["auc", ["value", "low", "high"]]),
+        p_value=p_value,
+        controls=control_table,
+        membership=settings["membership"],
+        sizes=_sizes(settings),
+        detectable=smallest_detectable_auc(settings["members"], settings["nonmembers"], folds),
+        protocol=protocol,
+    )
+    return AuditResult(
+        metrics=metrics,
+        scores=table.assign(**others),
+        controls=control_table,
+        null_band=_null_band(permuted, fold),
+        p_value=p_value,
+        verdict=verdicts.sentence(case),
+        outcome=verdicts.outcome(case),
+        settings={**settings, "detectable_auc": case.detectable},
+        fault=_fault(control_table),
+        score_images=_scorer(attack, encoder, fits, seed),
+    )
+
+
+def _mean_scores(fits: list[tuple[np.ndarray, CrossFit]]) -> np.ndarray:
+    return np.mean([fitted.scores for _, fitted in fits], axis=0)
+
+
+def _p_value(table: pd.DataFrame, permuted: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The combined Mann-Whitney test; with 999 permuted refits or more, theirs."""
+    score, member, fold = (table[name].to_numpy() for name in ("score", "member", "fold"))
+    if len(permuted) < 999:
+        return leak_p_value(score, member, fold)
+    found = fold_auc(score, member, fold)[0]
+    return (1 + sum(fold_auc(s, labels, fold)[0] >= found for s, labels in permuted)) / (len(permuted) + 1)
+
+
+def _control_table(
+    table: pd.DataFrame, others: dict[str, np.ndarray], permuted: list[tuple[np.ndarray, np.ndarray]]
+) -> pd.DataFrame:
+    score, member, fold = (table[name].to_numpy() for name in ("score", "member", "fold"))
+    rows = {
+        name: (*fold_auc(s, member, fold), leak_p_value(s, member, fold), paired_p_value(score, s, member, fold))
+        for name, s in others.items()
+    }
+    if permuted:
+        aucs = [fold_auc(s, labels, fold)[0] for s, labels in permuted]
+        p_value = combine([leak_p_value(s, labels, fold) for s, labels in permuted])
+        rows["permuted"] = (float(np.mean(aucs)), min(aucs), max(aucs), p_value, np.nan)
+    columns = ["auc", "low", "high", "p_value", "paired_p"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def _null_band(permuted: list[tuple[np.ndarray, np.ndarray]], fold: np.ndarray) -> pd.DataFrame:
+    """Lowest and highest ROC of the permuted fits, on a logarithmic grid of false positive rates."""
+    if not permuted:
+        return pd.DataFrame(columns=["fpr", "low", "high"], dtype=float)
+    curves = np.array([np.interp(GRID, *roc_points(fold_ranks(s, fold), labels)) for s, labels in permuted])
+    return pd.DataFrame({"fpr": GRID, "low": curves.min(0), "high": curves.max(0)})
+
+
+def _fault(controls: pd.DataFrame) -> str | None:
+    if "permuted" not in controls.index or controls.loc["permuted", "p_value"] >= verdicts.FAULT_ALPHA:
+        return None
+    return (
+        f"permuted labels were told apart (p = {controls.loc['permuted', 'p_value']:.2g}): "
+        "a fault of this package, not of the split; please report it with the settings of this result"
+    )
+
+
+def _membership(encoder: Encoder, split: MembershipSplit, declared: bool) -> str:
+    if encoder.split_digest == split.digest:
+        return "trained"
+    return "given" if declared or split.origin == "given" else "null check"
+
+
+def _settings(
+    encoder: Encoder,
+    split: MembershipSplit,
+    attack: Attack,
+    attacker: str | BaseEstimator,
+    folds: int,
+    seed: int,
+    repeats: int,
+    permutations: int,
+    protocol: str,
+    declared: bool,
+) -> dict[str, Any]:
+    trained = {key: encoder.card[key] for key in ("recipe", "N", "T") if key in encoder.card}
+    settings = {
+        "encoder": {"name": encoder.name, "digest": encoder.digest, **trained},
+        "split": {"digest": split.digest, "origin": split.origin, "seed": split.seed, "dropped": split.dropped},
+        "membership": _membership(encoder, split, declared),
+        "members": int(split.member.sum()),
+        "nonmembers": int((~split.member).sum()),
+        "size": split.images.size,
+        "attack": attack.settings,
+        "queries": attack.queries,
+        "attacker": attacker if isinstance(attacker, str) else repr(attacker),
+        "folds": folds,
+        "seed": seed,
+        "repeats": repeats,
+        "permutations": permutations,
+        "protocol": protocol,
+        "versions": {name: version(name) for name in ("partcrop-lab", "torch", "timm", "scikit-learn", "numpy")},
+        "python": platform.python_version(),
+    }
+    return json.loads(json.dumps(settings))  # as it will be read again: tuples become lists
+
+
+def _sizes(settings: dict[str, Any]) -> str:
+    encoder = settings["encoder"]
+    trained = f" (N = {encoder['N']}, T = {encoder['T']} epochs)" if {"N", "T"} <= encoder.keys() else ""
+    queries = f"{settings['queries']} queries an image"
+    images = f"{settings['members']} members and {settings['nonmembers']} non-members"
+    return f"{images} of {encoder['name']}{trained}, {queries}"
+
+
+def _scorer(attack: Attack, encoder: Encoder, fits: list[tuple[np.ndarray, CrossFit]], seed: int) -> Any:
+    def score(images: ImageSet) -> np.ndarray:
+        columns = []
+        for r, (_, fitted) in enumerate(fits):
+            X = attack.features(encoder, images, seed + r)
+            columns += [log_odds(one, X) for one in fitted.attackers]
+        return np.mean(columns, axis=0)
+
+    return score

@@ -97,9 +97,7 @@ def audit(
     settings = _settings(encoder, split, attack, attacker, folds, seed, repeats, permutations, protocol, declared)
     if protocol == "released":
         settings["accuracy_by_epoch"] = accuracy_by_epoch(fits[0][0], member, fold, attacker, 100 * seed).tolist()
-    metrics = metrics_table(
-        table.score.to_numpy(), member, fold, independent=getattr(split, "independent", False), seed=seed
-    )
+    metrics = metrics_table(table.score.to_numpy(), member, fold, independent=split.independent, seed=seed)
     case = verdicts.Case(
         auc=tuple(metrics.loc["auc", ["value", "low", "high"]]),
         p_value=p_value,

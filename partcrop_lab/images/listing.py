@@ -1,0 +1,180 @@
+"""What a source holds before any pixel is decoded, and the one way from there to an `ImageSet`."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from partcrop_lab import store
+from partcrop_lab.devices import generator
+from partcrop_lab.errors import BadInput
+from partcrop_lab.images.decode import Encoded, decode, side_if_square
+from partcrop_lab.images.imageset import ImageSet
+from partcrop_lab.images.pixels import Pixels
+
+MEMORY_LIMIT = 256 * 2**20
+"""Sets with more bytes of pixels than this are kept in the cache on disk and read batch by batch."""
+
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a source by name, none of them decoded yet.
+
+    Args:
+        where: the source in words for errors, such as "photos" or "train.parquet".
+        names: one stable name per image.
+        labels: (n,) int64, -1 where unknown.
+        classes: the classes' names.
+        read: yields the encoded images of the given ascending rows, in that order.
+        stamp: JSON-able; for the given rows, what changes when the source's files change.
+    """
+
+    where: str
+    names: Sequence[str]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    read: Callable[[np.ndarray], Iterator[Encoded]]
+    stamp: Callable[[np.ndarray], Any]
+
+
+def choose_rows(listing: Listing, n: int | None, seed: int, names: Sequence[str] | None) -> np.ndarray:
+    """The rows of the images called `names`, or of `n` random ones in the source's order, or of all.
+
+    The choice of n images is contained in that of n + 1 with the same seed.
+
+    Raises:
+        BadInput: a name that is not there, or more images asked for than there are.
+    """
+    total = len(listing.names)
+    if names is not None:
+        row_of = {name: row for row, name in enumerate(listing.names)}
+        missing = [name for name in names if name not in row_of]
+        if not len(names):
+            raise BadInput(f"{listing.where}: the list of names is empty; give at least one")
+        if missing:
+            raise BadInput(f"{listing.where}: {len(missing)} images are not there, the first {missing[0]!r}")
+        return np.array([row_of[name] for name in names], dtype=np.int64)
+    if n is None:
+        return np.arange(total)
+    if not 0 < n <= total:
+        raise BadInput(f"n={n} images asked for, but {listing.where} holds {total}; choose n from 1 to {total}")
+    return np.sort(torch.randperm(total, generator=generator(seed, "subset"))[:n].numpy())
+
+
+def image_set(listing: Listing, rows: np.ndarray, size: int | None, on_error: str, source: dict[str, Any]) -> ImageSet:
+    """Decode `rows` of a listing to squares of `size` px (None: their own side where they share one, else 64).
+
+    Raises:
+        BadInput: an image that cannot be used (with on_error="skip": none that can), or a cache that cannot be
+            written where the set is large.
+    """
+    ascending = np.sort(rows)
+    size = size or _shared_side(tqdm(listing.read(ascending), "sizes", len(rows), leave=False, delay=2)) or 64
+    if len(rows) * 3 * size**2 <= MEMORY_LIMIT:
+        pixels, skipped = _decode_to_memory(listing, ascending, size, on_error)
+    else:
+        pixels, skipped = _decode_to_cache(listing, ascending, size, on_error)
+    if len(skipped) == len(rows):
+        raise BadInput(f"{listing.where}: none of its {len(rows)} images can be used; the first error: {skipped[0][1]}")
+    failed = {row for row, _ in skipped}
+    place = {row: k for k, row in enumerate(row for row in ascending.tolist() if row not in failed)}
+    kept = [row for row in rows.tolist() if row not in failed]
+    if skipped:
+        source = source | {"skipped": [listing.names[row] for row, _ in skipped]}
+        warnings.warn(f"{listing.where}: skipped {len(skipped)} images, the first: {skipped[0][1]}", stacklevel=3)
+    return ImageSet(
+        pixels.take(np.array([place[row] for row in kept])),
+        [listing.names[row] for row in kept],
+        listing.labels[kept],
+        listing.classes,
+        source=source | {"size": size},
+    )
+
+
+def _shared_side(images: Iterable[Encoded]) -> int | None:
+    """The side that all images share, where all are square; looks no further than the first that differs."""
+    shared = None
+    for image in images:
+        side = side_if_square(image)
+        if side is None or side != (shared := shared or side):
+            return None
+    return shared
+
+
+def _decoded(listing: Listing, rows: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray | BadInput]]:
+    """Each row with its image (3, size, size), or with what is wrong with it."""
+
+    def attempt(job: tuple[int, Encoded]) -> tuple[int, np.ndarray | BadInput]:
+        row, encoded = job
+        try:
+            return row, decode(encoded, f"{listing.where}/{listing.names[row]}", size)
+        except BadInput as error:
+            return row, error
+
+    jobs = zip(rows.tolist(), listing.read(rows), strict=True)
+    bar = tqdm(total=len(rows), desc=f"decoding {listing.where}", unit="image", leave=False, delay=1)
+    with bar, ThreadPoolExecutor() as pool:
+        while chunk := list(itertools.islice(jobs, CHUNK)):
+            yield from pool.map(attempt, chunk)
+            bar.update(len(chunk))
+
+
+Skipped = list[tuple[int, str]]
+"""The rows that could not be decoded, each with the reason."""
+
+
+def _good(listing: Listing, rows: np.ndarray, size: int, on_error: str, skipped: Skipped) -> Iterator[np.ndarray]:
+    """The images that decode; the others are added to `skipped`, or raised."""
+    for row, image in _decoded(listing, rows, size):
+        if not isinstance(image, BadInput):
+            yield image
+        elif on_error == "skip":
+            skipped.append((row, str(image)))
+        else:
+            raise image
+
+
+def _decode_to_memory(listing: Listing, rows: np.ndarray, size: int, on_error: str) -> tuple[Pixels, Skipped]:
+    skipped: Skipped = []
+    images = np.empty((len(rows), 3, size, size), dtype=np.uint8)
+    count = 0
+    for image in _good(listing, rows, size, on_error, skipped):
+        images[count] = image
+        count += 1
+    return Pixels.of(torch.from_numpy(images[:count])), skipped
+
+
+def _decode_to_cache(listing: Listing, rows: np.ndarray, size: int, on_error: str) -> tuple[Pixels, Skipped]:
+    """As a .npy file in the cache, found again as long as the source's files do not change."""
+    key = store.digest("pixels-1", listing.stamp(rows), rows, size)
+    path = store.cache_dir() / "images" / f"{key}.npy"
+    record = path.with_suffix(".json")
+    if not (path.exists() and record.exists()):
+        skipped: Skipped = []
+        with store.atomic(path) as temporary, temporary.open("wb") as file:
+            _write_npy(file, _good(listing, rows, size, on_error, skipped), (len(rows), 3, size, size))
+        store.write_json(record, skipped)
+    skipped = [(row, reason) for row, reason in store.read_json(record)]
+    if skipped and on_error == "raise":
+        raise BadInput(skipped[0][1])
+    return Pixels.of(path, count=len(rows) - len(skipped)), skipped
+
+
+def _write_npy(file: BinaryIO, images: Iterator[np.ndarray], shape: tuple[int, ...]) -> None:
+    """Stream uint8 images to a .npy file of `shape`; rows that never come stay zero."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    end = file.tell() + int(np.prod(shape))
+    for image in images:
+        file.write(np.ascontiguousarray(image).data)
+    file.truncate(end)

@@ -1,0 +1,43 @@
+"""Twenty null audits of benchmarks/calibration.py, on partshapes; the whole table is the benchmark's."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import partcrop_lab as pl
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import calibration  # noqa: E402
+
+
+@pytest.mark.slow
+def test_null_audits_rarely_raise_an_alarm():
+    images = pl.load_images("partshapes", n=20 * (200 + calibration.SPARE), size=32, seed=123)
+    rows = pd.DataFrame([calibration.row("null", rep, calibration.null_audit(images, rep)) for rep in range(20)])
+    counts = rows.outcome.value_counts()
+    # At level 5 % more than 4 alarms in 20 happen once in 400; at 1 % more than 2 confounded once in 1,000.
+    assert counts.get("Evidence of leakage", 0) <= 4 and counts.get("Confounded", 0) <= 2
+    assert 0.45 < rows.auc.mean() < 0.55
+
+
+@pytest.mark.parametrize("scenario", ["jpeg", "resize"])
+def test_sets_that_were_treated_differently_are_confounded(scenario):
+    images = pl.load_images("partshapes", n=700, size=32, seed=124)
+    assert calibration.power_audit(images, scenario, 0, each=300).outcome == calibration.EXPECTED[scenario]
+
+
+def test_a_planted_signal_is_found():
+    images = pl.load_images("partshapes", n=700, size=32, seed=125)
+    assert calibration.power_audit(images, "planted", 0, each=300).outcome == "Evidence of leakage"
+
+
+def test_the_committed_table_keeps_its_promises():
+    rows = pd.read_csv(ROOT / "benchmarks" / "calibration.csv")
+    table = calibration.summary(rows)
+    assert table.loc["null", "audits"] == 200
+    assert table.loc["null", "Evidence of leakage"] <= 18 and table.loc["null", "Confounded"] <= 6
+    for scenario, expected in calibration.EXPECTED.items():
+        assert table.loc[scenario, expected] >= 0.9 * table.loc[scenario, "audits"]

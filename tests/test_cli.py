@@ -1,0 +1,232 @@
+import dataclasses
+import json
+import math
+from importlib import metadata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import partcrop_lab as pl
+from partcrop_lab import store
+from partcrop_lab.cli import main
+
+QUICK = ["--crops", "8", "--attacker", "logistic", "--permutations", "2"]
+NULL = ["--images", "partshapes", "--members", "30", *QUICK]
+
+
+def write_folder(folder, images):
+    folder.mkdir(parents=True)
+    for name, image in zip(images.names, images.batch(slice(None)).numpy()):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(tiny_encoder, drawings):
+    split = pl.member_split(drawings, members=30)
+    attack = pl.attacks.PartCrop(crops=8)
+    return pl.audit(tiny_encoder, split, attack, "logistic", permutations=1, progress=False)
+
+
+@pytest.fixture
+def ending(shell, tiny, result, monkeypatch):
+    """The status of an audit whose result was changed."""
+
+    def run(*options, auc_low=0.5, **changes):
+        metrics = result.metrics.copy()
+        metrics.loc["auc", "low"] = auc_low
+        changed = dataclasses.replace(result, metrics=metrics, **changes)
+        monkeypatch.setattr(pl, "audit", lambda *_, **__: changed)
+        return shell("audit", *tiny, *NULL, *options)
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["audit", "pretrain", "figures", "zoo", "cache", "doctor"])
+def test_every_command_explains_itself(shell, command):
+    assert command in shell("--help")[1]
+    status, out, err = shell(command, "--help")
+    assert (status, err) == (0, []) and out.startswith(f"Usage: partcrop-lab {command}")
+
+
+def test_without_arguments_the_help_is_printed(shell):
+    assert shell() == shell("--help")
+
+
+WRONG = {
+    "audit": "--encoder",
+    "audit --encodr x": "--encodr",
+    "audit --encoder nonsense": "random:<timm model>",
+    "audit --encoder random:nonsense": "timm has no model",
+    "audit --encoder random:x --encoder-option depth": "key=value",
+    "audit --encoder random:x --members 0": "--members",
+    "audit --encoder random:x --members 3": "--images and --members need each other",
+    "audit --encoder random:x --member-dir a": "--nonmember-dir",
+    "audit --encoder random:x --split a --images b --members 3": "exclude each other",
+    "audit --encoder random:x --attack guess": "partcrop",
+    "audit --encoder random:x --attack pixels --crops 3": "no setting crops",
+    "audit --encoder random:x --attacker guess": "logistic",
+    "audit --encoder random:x --scale 0.1": "--scale",
+    "pretrain --recipe mae --out o": "--images and --members, or --split",
+    "pretrain --recipe guess --out o --images partshapes --members 4 --size 32": "mae",
+    "cache size --all": "--all",
+    "cache clear nonsense": "no room 'nonsense'",
+    "nonsense": "nonsense",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_usage_is_one_line_and_status_2(shell, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = shell(*line.split())
+    assert (status, out, len(err)) == (2, "", 1)
+    assert err[0].startswith("partcrop-lab: ") and WRONG[line] in err[0]
+
+
+def test_a_null_check_prints_its_cost_its_numbers_and_last_its_verdict(shell, tiny, tmp_path):
+    status, out, _ = shell("audit", *tiny, *NULL, "--out", tmp_path / "new" / "result.json")
+    assert status == 0
+    assert "30 members + 30 non-members, drawn, not linked to its training" in out
+    assert "9 an image, 540 in all" in out
+    assert out.index("expected") < out.index("tpr_at_0.1_fpr") < out.index("\nuntrained") < out.index("No evidence")
+    stored = pl.AuditResult.load(tmp_path / "new" / "result.json")
+    assert out.splitlines()[-1] == stored.verdict and "null check" in stored.verdict
+    assert stored.settings["attack"]["crops"] == 8 and len(stored.scores) == 60
+
+
+def test_quiet_prints_the_verdict_alone(shell, tiny):
+    status, out, err = shell("audit", *tiny, *NULL, "--quiet")
+    assert (status, len(out.splitlines()), err) == (0, 1, [])
+
+
+def test_options_reach_the_attack_and_the_audit(shell, tiny, monkeypatch):
+    seen = {}
+
+    def spy(encoder, split, attack, attacker, folds, seed, **how):
+        seen.update(attack=attack, attacker=attacker, folds=folds, seed=seed, sides=len(split.nonmembers), **how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pl, "audit", spy)
+    options = "--scale 0.1 0.3 --kind uniform --pooling mean --measure cosine --folds 3 --repeats 2 --seed 5 --declared"
+    assert shell("audit", *tiny, *NULL, *options.split(), "--nonmembers", 20, "--quiet")[0] == 130
+    attack = pl.attacks.PartCrop(crops=8, scale=(0.1, 0.3), kind="uniform", pooling="mean", measure_by="cosine")
+    assert seen["attack"] == attack
+    assert [seen[key] for key in ("attacker", "folds", "seed", "sides", "repeats")] == ["logistic", 3, 5, 20, 2]
+    assert seen["declared"] and seen["protocol"] == "matched" and not seen["progress"]
+
+
+def test_two_folders_that_differ_in_brightness_are_confounded(shell, tiny, tmp_path, drawings):
+    dark = pl.ImageSet(drawings.batch(slice(0, 80)) // 2)
+    members = write_folder(tmp_path / "in", dark)
+    nonmembers = write_folder(tmp_path / "out", drawings.subset(slice(80, 160)))
+    sides = ["--member-dir", members, "--nonmember-dir", nonmembers]
+    status, out, _ = shell("audit", *tiny, *sides, *QUICK, "--fail-above", 0.1)
+    assert status == 4 and out.splitlines()[-1].startswith("Confounded")
+
+
+def test_a_split_file_is_audited_as_recorded(shell, tiny, tmp_path):
+    pl.member_split(pl.load_images("partshapes", n=50, size=32), members=20).save(tmp_path / "split.json")
+    status, out, _ = shell("audit", *tiny, "--split", tmp_path / "split.json", *QUICK)
+    assert status == 0 and "20 members + 20 non-members" in out
+
+
+def test_fail_above_compares_with_the_lower_bound(ending):
+    evidence = {"outcome": "Evidence of leakage", "verdict": "Evidence of leakage: test."}
+    assert ending("--fail-above", 0.7, auc_low=0.71, **evidence)[0] == 3
+    assert ending("--fail-above", 0.7, auc_low=0.69, **evidence)[0] == 0
+    assert ending(auc_low=0.99, **evidence)[0] == 0
+
+
+def test_confounded_wins_over_fail_above_and_a_fault_over_both(ending):
+    assert ending("--fail-above", 0.7, auc_low=0.9, outcome="Confounded")[0] == 4
+    status, _, err = ending("--fail-above", 0.7, auc_low=0.9, outcome="Confounded", fault="permuted labels ...")
+    assert status == 1 and err[-1] == "partcrop-lab: permuted labels ..."
+
+
+def test_a_fault_of_ours_is_one_line_and_a_traceback_on_demand(shell, tiny, monkeypatch):
+    monkeypatch.setattr(pl, "audit", lambda *_, **__: [][1])
+    status, _, err = shell("audit", *tiny, *NULL, "--quiet")
+    assert (status, len(err)) == (1, 1) and "IndexError" in err[0] and "PARTCROP_LAB_DEBUG" in err[0]
+    monkeypatch.setenv("PARTCROP_LAB_DEBUG", "1")
+    assert "Traceback (most recent call last):" in shell("audit", *tiny, *NULL, "--quiet")[2]
+
+
+def test_a_value_error_of_another_library_is_our_fault(shell, tiny, monkeypatch):
+    monkeypatch.setattr(pl, "audit", lambda *_, **__: json.loads("{"))
+    assert shell("audit", *tiny, *NULL, "--quiet")[0] == 1
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "run"
+    small = ["--set", "embed_dim=32", "--set", "depth=1", "--set", "num_heads=2"]
+    line = ["pretrain", "--recipe", "mae", "--out", str(out), "--epochs", "2", "--size", "32", *small, "--quiet"]
+    return out, line
+
+
+def test_pretraining_records_the_split_that_an_audit_then_finds(shell, trained):
+    out, line = trained
+    status, said, err = shell(*line, "--images", "partshapes", "--members", 20)
+    assert (status, err) == (0, []) and "--encoder" in said
+    split, encoder = pl.MembershipSplit.load(out / "split.json"), pl.load_encoder(out / "encoder.safetensors")
+    assert len(split.members) == 20 and split.digest == encoder.split_digest
+    status, said, _ = shell("audit", "--encoder", out / "encoder.safetensors", *QUICK)
+    assert status == 0 and "20 members + 20 non-members, which it was trained on" in said
+    assert "N = 20, T = 2 epochs" in said and "null check" not in said
+
+
+def test_a_folder_that_holds_another_split_is_refused(shell, trained):
+    out, line = trained
+    shell(*line, "--images", "partshapes", "--members", 20)
+    before = (out / "split.json").read_bytes()
+    status, _, err = shell(*line, "--images", "partshapes", "--members", 10)
+    assert status == 2 and "another split" in err[0]
+    assert (out / "split.json").read_bytes() == before
+
+
+def test_an_encoder_without_a_split_says_what_to_give(shell, tiny):
+    status, _, err = shell("audit", *tiny, *QUICK)
+    assert status == 2 and "carries no split" in err[-1] and "--split" in err[-1]
+
+
+def test_the_cache_is_measured_and_cleared(shell, tmp_path, monkeypatch):
+    monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path))
+    for room in ("features", "images"):
+        store.cached_arrays(room, "key", lambda: {"zeros": np.zeros(2**18, np.float32)})
+    assert "features  1.0 MiB" in shell("cache", "size")[1] and str(tmp_path) in shell("cache", "size")[1]
+    assert shell("cache", "clear", "images")[1] == "freed 1.0 MiB\n"
+    assert sorted(store.cache_sizes()) == ["features"]
+    assert shell("cache", "clear")[0] == 0 and store.cache_sizes() == {}
+
+
+def test_the_doctor_names_what_is_there(shell, cache):
+    status, out, _ = shell("doctor")
+    found = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert status == 0 and {"python", "device", "cache", "zoo", "torch", "timm"} <= found.keys()
+    assert str(cache) in found["cache"] and "can be written" in found["cache"]
+    assert found["torch"] == metadata.version("torch")
+
+
+def test_the_doctor_finds_an_unwritable_cache(shell, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    status, out, _ = shell("doctor")
+    assert status == 2 and "MISSING" in out
+
+
+def test_the_zoo_is_listed_and_its_cards_are_printed(shell):
+    names = [line.split()[0] for line in shell("zoo", "list")[1].splitlines()]
+    assert "zoo:mae" in names
+    card = json.loads(shell("zoo", "card", "mae")[1])
+    assert card["recipe"] == "mae" and math.isfinite(card["N"])
+    status, _, err = shell("zoo", "card", "nonsense")
+    assert status == 2 and "mae" in err[0]
+
+
+def test_figures_are_named_as_they_are_drawn(monkeypatch, capsys):
+    from partcrop_lab import figures
+
+    monkeypatch.setattr(figures, "make_figures", lambda out, only: [out / f"{name}.png" for name in only])
+    assert main(["figures", "--out", "there", "--only", "roc,trap"]) == 0
+    assert capsys.readouterr().out.split() == ["there/roc.png", "there/trap.png"]

@@ -1,0 +1,249 @@
+"""An encoder gives the same features for the same image, whatever else is in the batch."""
+
+import pytest
+import torch
+from timm.layers import resample_abs_pos_embed
+from torch import nn
+
+from partcrop_lab.encoders import Encoder, load_encoder
+from partcrop_lab.encoders.utility import knn, linear_probe
+from partcrop_lab.errors import BadInput
+from partcrop_lab.images import ImageSet
+from partcrop_lab.images.resample import resize
+
+VIT = "random:vit_tiny_patch16_224"
+SMALL = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+
+
+def pictures(n, side=32, seed=0):
+    return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def vit(request):
+    return load_encoder(VIT, image_size=32, precision=request.param, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return load_encoder(VIT, image_size=32, precision="fp32", **SMALL)
+
+
+def test_map_is_the_final_norm_patch_tokens_without_cls(plain):
+    images = pictures(3)
+    model = plain.architecture.build(seed=0).eval()
+    with torch.no_grad():
+        tokens = model.forward_features((images / 255 - 0.5) / 0.5)
+    assert plain.feature_map(images).shape == (3, 16, 48)
+    torch.testing.assert_close(plain.feature_map(images), tokens[:, 1:], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(plain.vectors(images), tokens[:, 0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(plain.vectors(images, "mean"), tokens[:, 1:].mean(1), rtol=1e-5, atol=1e-5)
+
+
+def test_register_tokens_are_not_positions():
+    encoder = load_encoder("random:vit_small_patch14_reg4_dinov2", image_size=28, embed_dim=48, depth=1, num_heads=3)
+    fmap, cls = encoder.tokens(pictures(2, 28))
+    assert fmap.shape == (2, 4, 48)
+    assert cls.shape == (2, 48)
+
+
+def test_a_row_does_not_depend_on_the_rest_of_the_batch(vit):
+    images = pictures(37)
+    whole = vit.feature_map(images), vit.vectors(images[..., :16, :16])
+    order = torch.randperm(37, generator=torch.Generator().manual_seed(1))
+    for part in (slice(5, 6), slice(3, 20), order):
+        assert torch.equal(vit.feature_map(images[part]), whole[0][part])
+        assert torch.equal(vit.vectors(images[part][..., :16, :16]), whole[1][part])
+
+
+def test_tokens_are_map_and_vector_of_one_forward(vit):
+    images = pictures(5)
+    fmap, cls = vit.tokens(images)
+    assert torch.equal(fmap, vit.feature_map(images))
+    assert torch.equal(cls, vit.vectors(images, "cls"))
+
+
+def test_features_are_float32_whatever_the_precision(vit):
+    assert vit.feature_map(pictures(2)).dtype == vit.vectors(pictures(2)).dtype == torch.float32
+
+
+def test_bf16_is_close_to_fp32_and_not_the_same(plain):
+    images, half = pictures(4), load_encoder(VIT, image_size=32, precision="bf16", **SMALL)
+    exact, near = plain.feature_map(images), half.feature_map(images)
+    assert not torch.equal(exact, near)
+    assert (exact - near).norm() / exact.norm() < 0.03
+
+
+def test_an_encoder_built_twice_is_the_same(plain):
+    again = load_encoder(VIT, image_size=32, precision="fp32", **SMALL)
+    assert again.digest == plain.digest
+    assert torch.equal(again.feature_map(pictures(3)), plain.feature_map(pictures(3)))
+
+
+def test_digest_tells_weights_preprocessing_precision_and_architecture_apart(plain):
+    others = [
+        load_encoder(VIT, image_size=32, precision="fp32", seed=1, **SMALL),
+        load_encoder(VIT, image_size=32, precision="bf16", **SMALL),
+        load_encoder(VIT, image_size=32, precision="fp32", mean=(0, 0, 0), **SMALL),
+        load_encoder(VIT, image_size=32, precision="fp32", **SMALL | {"num_heads": 6}),
+    ]
+    assert len({encoder.digest for encoder in [plain, *others]}) == 5
+
+
+def test_a_part_of_two_by_two_patches_gets_interpolated_positions(plain):
+    part = torch.rand(1, 3, 16, 16)
+    model = plain.architecture.build(seed=0).eval()
+    with torch.no_grad():
+        patches = model.patch_embed.proj((part - 0.5) / 0.5).flatten(2).transpose(1, 2)
+        positions = resample_abs_pos_embed(model.pos_embed, (2, 2), num_prefix_tokens=1)
+        tokens = model.norm(model.blocks(torch.cat([model.cls_token, patches], 1) + positions))
+    torch.testing.assert_close(plain.vectors(part), tokens[:, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_position_grid_is_resized_bicubically(plain):
+    model = plain.architecture.build(seed=0)
+    grid = model.pos_embed[:, 1:].detach().view(1, 4, 4, 48).permute(0, 3, 1, 2)
+    small = nn.functional.interpolate(grid, (2, 2), mode="bicubic", antialias=True)
+    resampled = resample_abs_pos_embed(model.pos_embed, (2, 2), num_prefix_tokens=1)
+    torch.testing.assert_close(resampled[:, 1:], small.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-6)
+
+
+def test_bytes_and_floats_of_the_same_image_agree(vit):
+    images = pictures(3)
+    torch.testing.assert_close(vit.feature_map(images / 255), vit.feature_map(images), rtol=0, atol=1e-6)
+
+
+def test_whole_images_are_resized_and_parts_are_not(plain):
+    large = pictures(2, side=64)
+    assert torch.equal(plain.feature_map(large), plain.feature_map(resize(large, 32)))
+    assert not torch.equal(plain.vectors(large), plain.vectors(resize(large, 32)))
+    assert torch.equal(plain.vectors(large[..., :20, :20]), plain.vectors(resize(large[..., :20, :20], 24)))
+
+
+@pytest.mark.parametrize(
+    ("side", "patch", "part"), [(32, 8, 16), (32, 4, 16), (48, 8, 16), (64, 8, 16), (64, 16, 32), (96, 8, 24), (32, 16, 32)]
+)
+def test_part_size_follows_methods_1(side, patch, part):
+    encoder = load_encoder(VIT, image_size=side, **SMALL | {"patch_size": patch, "depth": 1})
+    assert encoder.part_size == part
+
+
+@pytest.mark.parametrize("model", ["resnet18", "swin_tiny_patch4_window7_224"])
+def test_last_stage_of_a_convnet_or_hierarchy_is_its_map(model):
+    encoder = load_encoder(f"random:{model}", image_size=64)
+    assert (encoder.map_shape, encoder.patch, encoder.part_size, encoder.pooling) == ((2, 2), 32, 32, "mean")
+    fmap = encoder.feature_map(pictures(2, 64))
+    assert fmap.shape == (2, 4, encoder.width)
+    torch.testing.assert_close(encoder.vectors(pictures(2, 64)), fmap.mean(1))
+
+
+def test_a_map_of_one_position_is_refused_but_its_vector_is_not():
+    encoder = load_encoder("random:resnet18", image_size=32)
+    with pytest.raises(BadInput, match="feature map of 1 positions at 32 px; part responses need at least 4"):
+        encoder.feature_map(pictures(1))
+    assert encoder.vectors(pictures(1)).shape == (1, 512)
+
+
+def test_cls_of_a_backbone_without_one_is_refused():
+    with pytest.raises(ValueError, match="has no CLS token; its pooling must be 'mean'"):
+        load_encoder("random:resnet18", image_size=32).vectors(pictures(1), "cls")
+
+
+def test_evaluation_mode_leaves_batch_statistics_alone():
+    encoder = load_encoder("random:resnet18", image_size=64)
+    first = encoder.vectors(pictures(4, 64))
+    assert torch.equal(encoder.vectors(pictures(4, 64)), first)
+
+
+def test_untrained_is_the_same_architecture_with_weights_of_the_seed(plain):
+    control = plain.untrained(seed=5)
+    assert control.architecture == plain.architecture
+    assert (control.mean, control.std, control.dtype, control.pooling) == (plain.mean, plain.std, plain.dtype, "cls")
+    assert control.digest == plain.untrained(5).digest
+    assert len({plain.digest, control.digest, plain.untrained(6).digest}) == 3
+    assert control.untrained_note == "the same architecture with fresh weights"
+
+
+def test_no_split_is_one_clear_sentence(plain):
+    assert plain.split_digest is None
+    with pytest.raises(BadInput, match="carries no split"):
+        _ = plain.split
+
+
+def test_nan_features_name_the_encoder_and_count_the_images():
+    def broken(images):
+        features = images.flatten(2).transpose(1, 2)
+        features[1:] = torch.nan
+        return features
+
+    encoder = Encoder(broken, name="broken", image_size=8)
+    with pytest.raises(BadInput, match="encoder broken gives NaN or infinite features for 3 of 4 images"):
+        encoder.feature_map(pictures(4, 8))
+
+
+def test_callable_may_return_map_planes_vector_or_pair():
+    planes = Encoder(lambda x: nn.functional.avg_pool2d(x, 4), name="planes", image_size=16)
+    assert planes.feature_map(pictures(2, 16)).shape == (2, 16, 3)
+    assert (planes.patch, planes.part_size, planes.pooling) == (4, 8, "mean")
+    vector = Encoder(lambda x: x.mean((2, 3)), name="vector", image_size=16)
+    assert vector.vectors(pictures(2, 16)).shape == (2, 3)
+    pair = Encoder(lambda x: (x.flatten(2).transpose(1, 2), x.mean((2, 3))), name="pair", image_size=16)
+    assert (pair.pooling, pair.vectors(pictures(2, 16)).shape) == ("cls", (2, 3))
+
+
+def test_callable_that_returns_something_else_is_named():
+    with pytest.raises(BadInput, match="must return a tensor"):
+        Encoder(lambda x: x.tolist(), name="list", image_size=8).vectors(pictures(2, 8))
+
+
+def test_features_of_a_callable_are_never_reused_unless_it_has_a_digest():
+    def twice(**keywords):
+        return [Encoder(lambda x: x, name="same", image_size=8, **keywords).digest for _ in range(2)]
+
+    first, second = twice()
+    assert first != second
+    first, second = twice(digest="v1")
+    assert first == second
+
+
+def test_untrained_callable_is_its_factory_or_a_stand_in_that_says_so():
+    module = nn.Conv2d(3, 4, 4, 4)
+    encoder = Encoder(module, name="mine", image_size=16, untrained=lambda seed: nn.Conv2d(3, 4, 4, 4))
+    assert encoder.untrained(0).width == 4
+    stand_in = Encoder(module, name="mine", image_size=16).untrained(0)
+    assert stand_in.width == 192
+    assert "since the callable mine brings no untrained= factory" in stand_in.untrained_note
+
+
+@pytest.mark.parametrize("images", [torch.zeros(3, 32, 32), torch.zeros(0, 3, 32, 32), torch.full((1, 3, 32, 32), 255.0)])
+def test_images_of_another_form_are_refused(plain, images):
+    with pytest.raises(BadInput, match="images must be"):
+        plain.feature_map(images)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"pooling": "max"}, {"precision": "fp8"}, {"mean": (0.5,)}, {"std": (1.0, 1.0, 0.0)}], ids=str
+)
+def test_wrong_options_name_the_right_ones(wrong):
+    with pytest.raises(ValueError, match="must be"):
+        Encoder(lambda x: x, name="x", image_size=8, **wrong) if "precision" not in wrong else load_encoder(
+            VIT, image_size=32, **wrong, **SMALL
+        )
+
+
+def coloured(n, seed):
+    """Images whose class is their colour, under noise."""
+    labels = torch.arange(n) % 3
+    images = pictures(n, 16, seed) // 2
+    images[torch.arange(n), labels] += 60
+    return ImageSet(images, labels=labels.numpy())
+
+
+def test_probe_and_neighbours_find_what_features_show_and_no_more():
+    encoder = Encoder(lambda x: nn.functional.avg_pool2d(x, 4), name="planes", image_size=16)
+    assert linear_probe(encoder, coloured(60, 0), coloured(60, 1)) > 0.9
+    assert knn(encoder, coloured(60, 0), coloured(60, 1)) > 0.9
+    blind = Encoder(lambda x: torch.ones(len(x), 4, 2), name="blind", image_size=16)
+    assert linear_probe(blind, coloured(60, 0), coloured(60, 1)) < 0.5
+    with pytest.raises(BadInput, match="without a label"):
+        knn(encoder, coloured(6, 0), ImageSet(pictures(6, 16)))

@@ -1,0 +1,264 @@
+"""Every recipe learns, a killed run goes on exactly where it stopped, and non-members are never touched."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from partcrop_lab.encoders import RECIPES, load_encoder, pretrain, training, zoo
+from partcrop_lab.encoders.augment import Augmentation, colour_matrix, gaussian_blur
+from partcrop_lab.encoders.recipes import make_recipe
+from partcrop_lab.errors import BadInput
+from partcrop_lab.images import ImageSet, MembershipSplit, load_images, member_split
+
+TINY = {"embed_dim": 48, "depth": 2, "num_heads": 3, "progress": False}
+SMALL_HEADS = {
+    "mae": {"decoder_width": 48, "decoder_depth": 1, "decoder_heads": 3, "batch_size": 12},
+    "dino": {"prototypes": 64, "hidden": 64, "bottleneck": 32, "local_crops": 2, "batch_size": 12},
+    "mocov3": {"hidden": 64, "output": 32, "batch_size": 12},
+}
+
+
+def settings(recipe):
+    return TINY | SMALL_HEADS[recipe]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_images("partshapes", n=24, size=32, seed=3)
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_loss_falls_and_features_do_not_collapse(recipe, images, tmp_path):
+    encoder = pretrain(recipe, images, epochs=20, out=tmp_path, lr=2e-3, **settings(recipe))
+    curve = losses(tmp_path)
+    assert np.mean(curve[-4:]) < np.mean(curve[:4])
+    vectors = encoder.vectors(images.batch(slice(None)), "mean")
+    shares = torch.linalg.svdvals(vectors - vectors.mean(0))
+    shares = shares / shares.sum()
+    assert float((-shares * shares.clamp(min=1e-9).log()).sum().exp()) > 3  # effective rank
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(recipe, images, tmp_path, monkeypatch):
+    how = {"epochs": 6, "checkpoint_every": 2, **settings(recipe)}
+    whole = pretrain(recipe, images, out=tmp_path / "whole", **how)
+
+    class Killed(BaseException):
+        pass
+
+    epoch = training._Run._epoch
+
+    def dying(run):
+        if len(run.log) == 5:
+            raise Killed
+        epoch(run)
+
+    monkeypatch.setattr(training._Run, "_epoch", dying)
+    with pytest.raises(Killed):
+        pretrain(recipe, images, out=tmp_path / "killed", **how)
+    assert len(losses(tmp_path / "killed")) == 4
+    monkeypatch.setattr(training._Run, "_epoch", epoch)
+    resumed = pretrain(recipe, images, out=tmp_path / "killed", **how)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert resumed.digest == whole.digest
+
+
+def test_a_run_killed_by_the_system_resumes(images, tmp_path):
+    how = {"epochs": 400, "checkpoint_every": 10, **settings("mae"), "decoder_depth": 1}
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from partcrop_lab.encoders import pretrain; from partcrop_lab.images import load_images\n"
+        f"pretrain('mae', load_images('partshapes', n=24, size=32, seed=3), out={str(tmp_path)!r}, **{how})"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "state.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    done = len(losses(tmp_path))
+    assert 0 < done < 400
+    monitored = training._Run(make_recipe("mae", **{k: v for k, v in how.items() if k in {"epochs", "embed_dim", "depth"}
+        or k in SMALL_HEADS["mae"] or k == "num_heads"}), images, 0, None, "auto", tmp_path)  # fmt: skip
+    monitored._resume()
+    assert len(monitored.log) >= done
+
+
+def test_only_members_are_touched(images):
+    class Guarded(ImageSet):
+        def batch(self, indices):
+            raise AssertionError("a non-member was read")
+
+    rest = Guarded(np.full((4, 3, 32, 32), 9, np.uint8))
+    rest.hashes  # noqa: B018 - the digest of the split needs them, training does not
+    object.__setattr__(rest, "batch", rest.batch)
+    split = MembershipSplit(images, ImageSet(np.full((4, 3, 32, 32), 9, np.uint8)), "given")
+    digest = split.digest
+    guarded = MembershipSplit(images, rest, "given")
+    guarded.__dict__["digest"] = digest
+    encoder = pretrain("mae", guarded, epochs=1, **settings("mae"))
+    assert encoder.split_digest == digest
+    assert encoder.card["N"] == len(images)
+
+
+def test_the_encoder_carries_its_split_and_what_it_was_trained_with(tmp_path):
+    split = member_split(load_images("partshapes", n=16, size=32, seed=1), members=8, seed=0)
+    pretrain("mae", split, epochs=2, seed=4, out=tmp_path, crop_scale=None, flip=0.0, **settings("mae"))
+    encoder = load_encoder(tmp_path / "encoder.safetensors")
+    assert encoder.split.digest == split.digest == encoder.split_digest
+    assert encoder.split.members.names == split.members.names
+    assert {key: encoder.card[key] for key in ("recipe", "N", "T", "seed")} == {"recipe": "mae", "N": 8, "T": 2, "seed": 4}
+    assert encoder.card["settings"]["crop_scale"] is None
+    assert encoder.pooling == "mean"
+
+
+def test_the_encoder_returned_is_the_one_saved(images, tmp_path):
+    encoder = pretrain("dino", images, epochs=1, out=tmp_path, **settings("dino"))
+    assert load_encoder(tmp_path / "encoder.safetensors").digest == encoder.digest
+
+
+def test_seed_decides_the_weights(images):
+    one, again, other = (pretrain("mocov3", images, epochs=1, seed=s, **settings("mocov3")) for s in (0, 0, 1))
+    assert one.digest == again.digest != other.digest
+
+
+def test_a_folder_with_another_run_is_refused(images, tmp_path):
+    pretrain("mae", images, epochs=1, out=tmp_path, **settings("mae"))
+    with pytest.raises(BadInput, match="holds another run"):
+        pretrain("mae", images, epochs=1, seed=1, out=tmp_path, **settings("mae"))
+
+
+def test_a_finished_run_is_not_trained_again(images, tmp_path, monkeypatch):
+    first = pretrain("mae", images, epochs=1, out=tmp_path, **settings("mae"))
+    monkeypatch.setattr(training._Run, "_epoch", None)
+    assert pretrain("mae", images, epochs=1, out=tmp_path, **settings("mae")).digest == first.digest
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(images):
+    with pytest.raises(RuntimeError, match=r"the loss became nan in epoch 1 of 3 \(recipe mae, lr nan\); lower lr="):
+        pretrain("mae", images, epochs=3, lr=float("nan"), warmup=0.0, **settings("mae"))
+
+
+def test_unknown_recipes_and_settings_list_the_right_ones(images):
+    with pytest.raises(ValueError, match="must be one of dino, mae, mocov3"):
+        pretrain("mea", images)
+    with pytest.raises(ValueError, match="recipe mae has no setting mask; its settings are .*mask_ratio"):
+        pretrain("mae", images, mask=0.5)
+
+
+def test_another_backbone_begins_with_its_own_options(images):
+    encoder = pretrain("mocov3", images, epochs=1, model="resnet18", progress=False, **SMALL_HEADS["mocov3"])
+    assert (encoder.architecture.model, encoder.architecture.options) == ("resnet18", {})
+
+
+def test_masks_hide_the_ratio_and_keep_cls():
+    objective = make_recipe("mae", depth=1).objective(64, seed=0)
+    keep, hidden = objective.draw_masks(5, torch.Generator().manual_seed(0))
+    assert keep.shape == (5, 17)
+    assert hidden.shape == (5, 48)
+    assert (keep[:, 0] == 0).all()
+    assert torch.equal(torch.cat([keep, hidden], 1).sort(1)[0], torch.arange(65).expand(5, -1))
+
+
+def test_mae_error_is_that_of_the_normalised_masked_patches():
+    objective = make_recipe("mae", depth=1).objective(32, seed=0).eval()
+    torch.nn.init.zeros_(objective.predict.weight)
+    torch.nn.init.zeros_(objective.predict.bias)
+    error = objective.losses(torch.rand(3, 3, 32, 32), objective.draw_masks(3, torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(error, torch.ones(3), atol=0.01, rtol=0)  # a constant guess leaves the variance
+
+
+def test_moco_loss_is_the_literal_cross_entropy():
+    objective = make_recipe("mocov3", depth=1, temperature=0.5).objective(32, seed=0)
+    queries, keys = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))
+    literal = 0.0
+    for i in range(4):
+        cosine = [float(queries[i] @ keys[j] / queries[i].norm() / keys[j].norm()) for j in range(4)]
+        literal -= (cosine[i] / 0.5 - np.log(np.exp(np.array(cosine) / 0.5).sum())) / 4
+    assert float(objective._contrast(queries, keys)) == pytest.approx(2 * 0.5 * literal, rel=1e-5)
+
+
+@pytest.mark.parametrize(("recipe", "student", "teacher"), [("dino", "student", "teacher"), ("mocov3", "online", "target")])
+def test_the_teacher_follows_and_gets_no_gradient(recipe, student, teacher, images):
+    heads = {key: value for key, value in SMALL_HEADS[recipe].items() if key != "batch_size"}
+    objective = make_recipe(recipe, depth=1, momentum=0.75, **heads).objective(32, seed=0)
+    fast, slow = (getattr(objective, name).blocks[0].mlp.fc1.weight for name in (student, teacher))
+    assert torch.equal(fast, slow)
+    objective(images.batch(slice(0, 8)), torch.Generator().manual_seed(0)).backward()
+    assert slow.grad is None
+    assert fast.grad.abs().sum() > 0
+    with torch.no_grad():
+        fast += 1
+    objective.after_step(progress=0.0)
+    torch.testing.assert_close(fast - slow, torch.full_like(fast, 0.75))
+
+
+def test_views_differ_by_image_and_repeat_with_the_generator(images):
+    augmentation = Augmentation((0.2, 1), 0.5, 0.8, grey=0.2, blur=0.5, solarise=0.2)
+    batch = images.batch([0, 0, 1])
+    one, again = (augmentation(batch, torch.Generator().manual_seed(7), 24, 2) for _ in range(2))
+    assert one.shape == (3, 2, 3, 24, 24)
+    assert torch.equal(one, again)
+    assert not torch.equal(one[0], one[1])
+    assert 0 <= one.min() <= one.max() <= 1
+
+
+def test_no_augmentation_gives_the_image_itself(images):
+    batch = images.batch(slice(0, 3))
+    assert torch.equal(Augmentation()(batch, torch.Generator())[:, 0], batch / 255)
+    flipped = Augmentation(flip=1.0)(batch, torch.Generator())[:, 0]
+    assert torch.equal(flipped, batch.flip(-1) / 255)
+
+
+def test_greyscale_and_jitter_do_what_torchvision_does():
+    from torchvision.transforms.v2 import functional
+
+    image = torch.rand(1, 3, 8, 8) * 0.5 + 0.2
+    grey = Augmentation(grey=1.0)._affine(image, torch.Generator())
+    torch.testing.assert_close(grey, functional.rgb_to_grayscale(image, 3), atol=2e-3, rtol=0)
+    half = colour_matrix(torch.tensor([0.5]), torch.zeros(1)) @ image.flatten(2)
+    torch.testing.assert_close(half.view_as(image), functional.adjust_saturation(image, 0.5), atol=2e-3, rtol=0)
+
+
+def test_hue_turns_colours_and_leaves_grey_grey():
+    matrix = colour_matrix(torch.ones(2), torch.tensor([0.0, 2.0]))
+    torch.testing.assert_close(matrix[0], torch.eye(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(matrix @ torch.ones(3), torch.ones(2, 3), atol=1e-5, rtol=0)
+    assert (matrix[1] - torch.eye(3)).abs().max() > 0.5
+
+
+def test_blur_is_gaussian_and_only_where_asked():
+    spot = torch.zeros(2, 3, 9, 9)
+    spot[..., 4, 4] = 1
+    blurred = gaussian_blur(spot, torch.tensor([0.0, 1.0]))
+    assert torch.equal(blurred[0], spot[0])
+    assert float(blurred[1, 0, 4, 5] / blurred[1, 0, 4, 4]) == pytest.approx(np.exp(-0.5), rel=1e-4)
+
+
+def test_large_sets_are_read_batch_by_batch_with_the_same_losses(images, tmp_path, monkeypatch):
+    pretrain("mae", images, epochs=2, out=tmp_path / "held", **settings("mae"))
+    monkeypatch.setattr(training, "HELD_BYTES", 0)
+    pretrain("mae", images, epochs=2, out=tmp_path / "streamed", **settings("mae"))
+    assert losses(tmp_path / "streamed") == losses(tmp_path / "held")
+
+
+def test_a_zoo_entry_trains_with_weights_card_and_split(tmp_path, monkeypatch):
+    plan = zoo.ZooEntry("mae", 8, {"epochs": 1, "embed_dim": 48, "num_heads": 3}, {"source": "partshapes", "size": 32})
+    monkeypatch.setitem(zoo.ZOO, "tiny", plan)
+    monkeypatch.setattr(zoo, "PROBE", {"source": "partshapes", "n": 40, "seed": 9})
+    monkeypatch.setenv(zoo.ZOO_VARIABLE, str(tmp_path))
+    path = zoo.train_zoo("tiny", progress=False)
+    encoder = load_encoder("zoo:tiny")
+    assert path == tmp_path / "tiny.safetensors"
+    assert encoder.split.digest == plan.split().digest
+    assert 0 <= zoo.card("tiny")["utility"]["untrained_knn"] <= 1
+    with pytest.raises(ValueError, match="no entry 'huge'; it must be one of mae"):
+        zoo.train_zoo("huge")

@@ -121,7 +121,8 @@ def test_whole_images_are_resized_and_parts_are_not(plain):
 
 
 @pytest.mark.parametrize(
-    ("side", "patch", "part"), [(32, 8, 16), (32, 4, 16), (48, 8, 16), (64, 8, 16), (64, 16, 32), (96, 8, 24), (32, 16, 32)]
+    ("side", "patch", "part"),
+    [(32, 8, 16), (32, 4, 16), (48, 8, 16), (64, 8, 16), (64, 16, 32), (96, 8, 24), (32, 16, 32)],
 )
 def test_part_size_follows_methods_1(side, patch, part):
     encoder = load_encoder(VIT, image_size=side, **SMALL | {"patch_size": patch, "depth": 1})
@@ -215,7 +216,9 @@ def test_untrained_callable_is_its_factory_or_a_stand_in_that_says_so():
     assert "since the callable mine brings no untrained= factory" in stand_in.untrained_note
 
 
-@pytest.mark.parametrize("images", [torch.zeros(3, 32, 32), torch.zeros(0, 3, 32, 32), torch.full((1, 3, 32, 32), 255.0)])
+@pytest.mark.parametrize(
+    "images", [torch.zeros(3, 32, 32), torch.zeros(0, 3, 32, 32), torch.full((1, 3, 32, 32), 255.0)]
+)
 def test_images_of_another_form_are_refused(plain, images):
     with pytest.raises(BadInput, match="images must be"):
         plain.feature_map(images)

@@ -57,7 +57,10 @@ def test_half_precision_survives_a_second_round_unchanged(encoder, tmp_path):
         lambda w: {"model": w, "args": argparse.Namespace(lr=1)},
         lambda w: {"state_dict": prefixed(w, "module.base_encoder.") | prefixed(w, "module.predictor.")},
         lambda w: {"state_dict": prefixed(w, "backbone.") | {"projector.0.weight": torch.zeros(2, 2)}},
-        lambda w: {"teacher": prefixed(w, "backbone."), "student": {k: v + 1 for k, v in prefixed(w, "module.backbone.").items()}},
+        lambda w: {
+            "teacher": prefixed(w, "backbone."),
+            "student": {k: v + 1 for k, v in prefixed(w, "module.backbone.").items()},
+        },
         lambda w: {"model": w | {"decoder_pos_embed": torch.zeros(1), "mask_token": torch.zeros(1)}},
     ],
     ids=["bare", "mae", "moco", "lightly", "dino", "mae with decoder"],
@@ -85,7 +88,10 @@ def test_a_file_that_does_not_say_what_it_is_needs_a_model(weights, tmp_path):
     [
         (lambda w: {k: v for k, v in w.items() if "blocks.1" not in k}, r"12 missing: blocks\.1\.norm1\.weight"),
         (lambda w: w | {"blocks.2.norm1.weight": torch.zeros(48)}, r"1 not in the model: blocks\.2\.norm1\.weight"),
-        (lambda w: w | {"pos_embed": torch.zeros(1, 65, 48)}, r"1 of another shape: pos_embed \(file 1x65x48, model 1x17x48\)"),
+        (
+            lambda w: w | {"pos_embed": torch.zeros(1, 65, 48)},
+            r"1 of another shape: pos_embed \(file 1x65x48, model 1x17x48\)",
+        ),
         (lambda w: {"layer1.0.weight": torch.zeros(3)}, "30 missing"),
         (lambda w: [1, 2], "30 missing"),
     ],
@@ -135,6 +141,7 @@ def test_a_missing_file_is_named(tmp_path):
     [
         ("random:vit_tinny_patch16_224", {}, "did you mean .*vit_tiny_patch16_224"),
         ("random:vit_tiny_patch16_224", {"image_size": 32, "dept": 3}, "does not take the options"),
+        ("random:vit_tiny_patch16_224", {"image_size": 30, "patch_size": 8}, "must be a multiple of the patch of 8 px"),
         ("clip", {}, "must be random:<timm model>"),
         (lambda x: x, {}, "takes image_size="),
     ],

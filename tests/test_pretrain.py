@@ -37,10 +37,25 @@ def losses(folder):
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
-def test_loss_falls_and_features_do_not_collapse(recipe, images, tmp_path):
-    encoder = pretrain(recipe, images, epochs=20, out=tmp_path, lr=2e-3, **settings(recipe))
-    curve = losses(tmp_path)
-    assert np.mean(curve[-4:]) < np.mean(curve[:4])
+def test_loss_falls_on_views_drawn_once(recipe, images):
+    own = {key: value for key, value in settings(recipe).items() if key != "progress"}
+    objective = make_recipe(recipe, **own).objective(32, seed=0)
+    if recipe == "dino":
+        objective.criterion.center_momentum = 1.0  # a centre still on its way raises the loss
+    optimizer = torch.optim.AdamW([each for each in objective.parameters() if each.requires_grad], lr=2e-3)
+    curve = []
+    for _ in range(15):
+        loss = objective(images.batch(slice(0, 12)), torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curve.append(float(loss.detach()))
+    assert curve[-1] < 0.9 * curve[0]
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_features_do_not_collapse(recipe, images):
+    encoder = pretrain(recipe, images, epochs=5, **settings(recipe))
     vectors = encoder.vectors(images.batch(slice(None)), "mean")
     shares = torch.linalg.svdvals(vectors - vectors.mean(0))
     shares = shares / shares.sum()
@@ -72,41 +87,35 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(recipe, images, tm
     assert resumed.digest == whole.digest
 
 
-def test_a_run_killed_by_the_system_resumes(images, tmp_path):
-    how = {"epochs": 400, "checkpoint_every": 10, **settings("mae"), "decoder_depth": 1}
+@pytest.mark.slow
+def test_a_run_killed_by_the_system_resumes_with_the_same_losses(images, tmp_path):
+    how = {"epochs": 60, "checkpoint_every": 5, **settings("mae")}
     code = (
         "import torch; torch.set_num_threads(1)\n"
         "from partcrop_lab.encoders import pretrain; from partcrop_lab.images import load_images\n"
-        f"pretrain('mae', load_images('partshapes', n=24, size=32, seed=3), out={str(tmp_path)!r}, **{how})"
+        f"pretrain('mae', load_images('partshapes', n=24, size=32, seed=3), out={str(tmp_path / 'killed')!r}, **{how})"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as process:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "state.pt").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while not (tmp_path / "killed" / "state.pt").exists() and process.poll() is None:
+            time.sleep(0.01)
         process.kill()
-    done = len(losses(tmp_path))
-    assert 0 < done < 400
-    monitored = training._Run(make_recipe("mae", **{k: v for k, v in how.items() if k in {"epochs", "embed_dim", "depth"}
-        or k in SMALL_HEADS["mae"] or k == "num_heads"}), images, 0, None, "auto", tmp_path)  # fmt: skip
-    monitored._resume()
-    assert len(monitored.log) >= done
+    assert 5 <= len(losses(tmp_path / "killed")) < 60
+    pretrain("mae", images, out=tmp_path / "killed", **how)
+    pretrain("mae", images, out=tmp_path / "whole", **how)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
-def test_only_members_are_touched(images):
-    class Guarded(ImageSet):
-        def batch(self, indices):
-            raise AssertionError("a non-member was read")
-
-    rest = Guarded(np.full((4, 3, 32, 32), 9, np.uint8))
-    rest.hashes  # noqa: B018 - the digest of the split needs them, training does not
-    object.__setattr__(rest, "batch", rest.batch)
+def test_only_members_are_read(images, monkeypatch):
     split = MembershipSplit(images, ImageSet(np.full((4, 3, 32, 32), 9, np.uint8)), "given")
     digest = split.digest
-    guarded = MembershipSplit(images, rest, "given")
-    guarded.__dict__["digest"] = digest
-    encoder = pretrain("mae", guarded, epochs=1, **settings("mae"))
-    assert encoder.split_digest == digest
-    assert encoder.card["N"] == len(images)
+
+    def forbidden(indices):
+        raise AssertionError("a non-member was read")
+
+    monkeypatch.setattr(split.nonmembers, "batch", forbidden)
+    encoder = pretrain("mae", split, epochs=1, **settings("mae"))
+    assert (encoder.split_digest, encoder.card["N"]) == (digest, len(images))
+    assert encoder.digest == pretrain("mae", images, epochs=1, **settings("mae")).digest
 
 
 def test_the_encoder_carries_its_split_and_what_it_was_trained_with(tmp_path):
@@ -115,7 +124,12 @@ def test_the_encoder_carries_its_split_and_what_it_was_trained_with(tmp_path):
     encoder = load_encoder(tmp_path / "encoder.safetensors")
     assert encoder.split.digest == split.digest == encoder.split_digest
     assert encoder.split.members.names == split.members.names
-    assert {key: encoder.card[key] for key in ("recipe", "N", "T", "seed")} == {"recipe": "mae", "N": 8, "T": 2, "seed": 4}
+    assert {key: encoder.card[key] for key in ("recipe", "N", "T", "seed")} == {
+        "recipe": "mae",
+        "N": 8,
+        "T": 2,
+        "seed": 4,
+    }
     assert encoder.card["settings"]["crop_scale"] is None
     assert encoder.pooling == "mean"
 
@@ -143,14 +157,14 @@ def test_a_finished_run_is_not_trained_again(images, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_where(images):
-    with pytest.raises(RuntimeError, match=r"the loss became nan in epoch 1 of 3 \(recipe mae, lr nan\); lower lr="):
-        pretrain("mae", images, epochs=3, lr=float("nan"), warmup=0.0, **settings("mae"))
+    with pytest.raises(RuntimeError, match=r"no longer finite in epoch \d of 9 \(recipe mae, lr 1e\+20\)"):
+        pretrain("mae", images, epochs=9, lr=1e20, warmup=0.0, clip=1e9, **settings("mae"))
 
 
 def test_unknown_recipes_and_settings_list_the_right_ones(images):
     with pytest.raises(ValueError, match="must be one of dino, mae, mocov3"):
         pretrain("mea", images)
-    with pytest.raises(ValueError, match="recipe mae has no setting mask; its settings are .*mask_ratio"):
+    with pytest.raises(ValueError, match=r"recipe mae has no setting mask; its settings are .*mask_ratio"):
         pretrain("mae", images, mask=0.5)
 
 
@@ -186,7 +200,9 @@ def test_moco_loss_is_the_literal_cross_entropy():
     assert float(objective._contrast(queries, keys)) == pytest.approx(2 * 0.5 * literal, rel=1e-5)
 
 
-@pytest.mark.parametrize(("recipe", "student", "teacher"), [("dino", "student", "teacher"), ("mocov3", "online", "target")])
+@pytest.mark.parametrize(
+    ("recipe", "student", "teacher"), [("dino", "student", "teacher"), ("mocov3", "online", "target")]
+)
 def test_the_teacher_follows_and_gets_no_gradient(recipe, student, teacher, images):
     heads = {key: value for key, value in SMALL_HEADS[recipe].items() if key != "batch_size"}
     objective = make_recipe(recipe, depth=1, momentum=0.75, **heads).objective(32, seed=0)
@@ -240,7 +256,7 @@ def test_blur_is_gaussian_and_only_where_asked():
     spot[..., 4, 4] = 1
     blurred = gaussian_blur(spot, torch.tensor([0.0, 1.0]))
     assert torch.equal(blurred[0], spot[0])
-    assert float(blurred[1, 0, 4, 5] / blurred[1, 0, 4, 4]) == pytest.approx(np.exp(-0.5), rel=1e-4)
+    assert float(blurred[1, 0, 4, 5] / blurred[1, 0, 4, 4]) == pytest.approx(np.exp(-0.5), rel=1e-3)
 
 
 def test_large_sets_are_read_batch_by_batch_with_the_same_losses(images, tmp_path, monkeypatch):
@@ -251,7 +267,8 @@ def test_large_sets_are_read_batch_by_batch_with_the_same_losses(images, tmp_pat
 
 
 def test_a_zoo_entry_trains_with_weights_card_and_split(tmp_path, monkeypatch):
-    plan = zoo.ZooEntry("mae", 8, {"epochs": 1, "embed_dim": 48, "num_heads": 3}, {"source": "partshapes", "size": 32})
+    pool = {"source": "partshapes", "n": 20, "size": 32, "seed": 0}
+    plan = zoo.ZooEntry("mae", 8, {"epochs": 1, "embed_dim": 48, "num_heads": 3}, nonmembers=6, pool=pool)
     monkeypatch.setitem(zoo.ZOO, "tiny", plan)
     monkeypatch.setattr(zoo, "PROBE", {"source": "partshapes", "n": 40, "seed": 9})
     monkeypatch.setenv(zoo.ZOO_VARIABLE, str(tmp_path))
@@ -259,6 +276,7 @@ def test_a_zoo_entry_trains_with_weights_card_and_split(tmp_path, monkeypatch):
     encoder = load_encoder("zoo:tiny")
     assert path == tmp_path / "tiny.safetensors"
     assert encoder.split.digest == plan.split().digest
+    assert (len(encoder.split.members), len(encoder.split.nonmembers)) == (8, 6)
     assert 0 <= zoo.card("tiny")["utility"]["untrained_knn"] <= 1
     with pytest.raises(ValueError, match="no entry 'huge'; it must be one of mae"):
         zoo.train_zoo("huge")

@@ -1,0 +1,513 @@
+"""The shell: `partcrop-lab audit|pretrain|figures|zoo|cache|doctor`, a thin layer over the package's functions.
+
+Exit status: 0 done; 2 bad usage or input, with one line on stderr; 3 `--fail-above` exceeded; 4 confounded; 1 a fault
+of ours; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from partcrop_lab import store
+from partcrop_lab.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from partcrop_lab import AuditResult, Encoder, ImageSet, MembershipSplit
+    from partcrop_lab.attacks import Attack
+
+FAULT, BAD, EXCEEDED, CONFOUNDED, INTERRUPTED = 1, 2, 3, 4, 130
+DEBUG_VARIABLE = "PARTCROP_LAB_DEBUG"
+
+app = typer.Typer(
+    name="partcrop-lab",
+    help="Membership inference against visual self-supervised encoders. Audit only encoders that you may test.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+zoo_app = typer.Typer(help="The small encoders that come with the package.")
+cache_app = typer.Typer(help="Stored features, images and scores; all of it can be made again.")
+app.add_typer(zoo_app, name="zoo")
+app.add_typer(cache_app, name="cache")
+
+Option = typer.Option
+Images = Annotated[str | None, Option(help="A named set, folder or parquet file to draw members and non-members from.")]
+Members = Annotated[int | None, Option(min=1, help="How many members to draw from --images.")]
+Nonmembers = Annotated[int | None, Option(min=1, help="How many non-members to draw; default as many.")]
+Size = Annotated[int | None, Option(min=8, help="Side in pixels to load images at; default the encoder's.")]
+SplitFile = Annotated[Path | None, Option(help="A split that MembershipSplit.save or pretrain wrote.")]
+Skip = Annotated[bool, Option("--skip-unreadable", help="Leave out images that cannot be read, with a warning.")]
+Quiet = Annotated[bool, Option("--quiet", help="No progress bars; of an audit only the verdict.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status.
+
+    Args:
+        arguments: without the program's name; those of this process where None. Without any, the help is printed.
+
+    >>> main(["cache", "size", "--nonsense"])
+    2
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    command = typer.main.get_command(app)
+    usage_error = typer.BadParameter.__base__  # typer names it only from click, which newer versions carry inside
+    try:
+        with warnings.catch_warnings(), command.make_context("partcrop-lab", arguments) as context:
+            warnings.showwarning = _show_warning
+            command.invoke(context)
+        return 0
+    except typer.Exit as ending:
+        return ending.exit_code
+    except usage_error as error:
+        where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
+        return _say(error.format_message().rstrip(".") + where, BAD)
+    except KeyboardInterrupt:
+        return _say("interrupted; what is finished is kept, and the same command resumes from it", INTERRUPTED)
+    except OSError as error:
+        return _say(f"{error.filename or 'a file'}: {error.strerror or error}", BAD)
+    except Exception as error:
+        if _about_input(error):
+            return _say(str(error), BAD)
+        if os.environ.get(DEBUG_VARIABLE):
+            traceback.print_exc()
+        again = f"; set {DEBUG_VARIABLE}=1 to see where, and please report it"
+        return _say(f"a fault of this program, {type(error).__name__}: {error}{again}", FAULT)
+
+
+def _say(message: str, status: int) -> int:
+    print("partcrop-lab:", " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
+    if Path(filename).is_relative_to(Path(__file__).parent):  # those of other libraries are for developers
+        _say(f"note: {message}", 0)
+
+
+def _about_input(error: Exception) -> bool:
+    """Whether it speaks of the user's input: a BadInput, or a ValueError that this package itself raised."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    ours = frames[-1][0].f_globals.get("__name__", "").startswith("partcrop_lab")
+    return isinstance(error, BadInput) or (isinstance(error, ValueError) and ours)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Where members and non-members come from, as options say it: one of four ways.
+
+    Raises:
+        typer.BadParameter: options of different ways together, or half of one.
+    """
+
+    split: Path | None = None
+    member_dir: str | None = None
+    nonmember_dir: str | None = None
+    images: str | None = None
+    members: int | None = None
+    nonmembers: int | None = None
+    size: int | None = None
+    seed: int = 0
+    drop_duplicates: bool = False
+    skip_unreadable: bool = False
+
+    def __post_init__(self) -> None:
+        ways = {
+            "--split": self.split,
+            "--member-dir with --nonmember-dir": self.member_dir or self.nonmember_dir,
+            "--images with --members": self.images or self.members or self.nonmembers,
+        }
+        given = [way for way, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise typer.BadParameter(f"{' and '.join(given)} exclude each other; give one of them")
+        if (self.member_dir is None) != (self.nonmember_dir is None):
+            raise typer.BadParameter("--member-dir and --nonmember-dir need each other")
+        if (self.images is None) != (self.members is None) or (self.nonmembers and not self.members):
+            raise typer.BadParameter("--images and --members need each other")
+
+    @property
+    def given(self) -> bool:
+        """Whether any way was named."""
+        return any(value is not None for value in (self.split, self.member_dir, self.images))
+
+    def load(self, size: int | None = None) -> MembershipSplit:
+        """The split, its images at `size` px unless the options say another."""
+        import partcrop_lab as pl
+
+        size = self.size or size
+        if self.split:
+            return pl.MembershipSplit.load(self.split)
+        if self.images:
+            pool = self._pool(size)
+            return pl.member_split(pool, members=self.members, nonmembers=self.nonmembers, seed=self.seed)
+        sides = (self._load(self.member_dir, size=size), self._load(self.nonmember_dir, size=size))
+        return pl.member_split(*sides, drop_duplicates=self.drop_duplicates)
+
+    def _pool(self, size: int | None) -> ImageSet:
+        """Some more images than are drawn, since duplicates are dropped; all where there are not so many."""
+        wanted = self.members + (self.members if self.nonmembers is None else self.nonmembers)
+        try:
+            return self._load(self.images, n=wanted + wanted // 10 + 8, size=size)
+        except BadInput as error:
+            if "choose n from" not in str(error):
+                raise
+        return self._load(self.images, size=size)
+
+    def _load(self, source: str, **how: Any) -> ImageSet:
+        import partcrop_lab as pl
+
+        return pl.load_images(source, seed=self.seed, on_error="skip" if self.skip_unreadable else "raise", **how)
+
+
+@app.command()
+def audit(
+    encoder: Annotated[str, Option(help="zoo:NAME, random:TIMM_MODEL, timm:NAME or a checkpoint file.")],
+    split: SplitFile = None,
+    member_dir: Annotated[str | None, Option(help="Folder or parquet file of images it was trained on.")] = None,
+    nonmember_dir: Annotated[str | None, Option(help="Folder or parquet file of like images it never saw.")] = None,
+    images: Images = None,
+    members: Members = None,
+    nonmembers: Nonmembers = None,
+    size: Size = None,
+    skip_unreadable: Skip = False,
+    drop_duplicates: Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")] = False,
+    declared: Annotated[bool, Option("--declared", help="You claim that it was trained on this drawn split.")] = False,
+    model: Annotated[str | None, Option(help="timm model of a checkpoint that does not name its own.")] = None,
+    image_size: Annotated[int | None, Option(help="Side in pixels of the encoder's input.")] = None,
+    patch_size: Annotated[int | None, Option(help="Patch of a ViT in pixels.")] = None,
+    depth: Annotated[int | None, Option(help="Blocks of a ViT.")] = None,
+    mean: Annotated[tuple[float, float, float] | None, Option(help="Normalisation, for pixels in [0, 1].")] = None,
+    std: Annotated[tuple[float, float, float] | None, Option(help="Normalisation, for pixels in [0, 1].")] = None,
+    encoder_option: Annotated[list[str] | None, Option(help="key=value for load_encoder or timm; repeatable.")] = None,
+    attack: Annotated[str, Option(help="Attack by name.")] = "partcrop",
+    crops: Annotated[int | None, Option(min=1, help="Parts per image; default 128.")] = None,
+    scale: Annotated[tuple[float, float] | None, Option(help="Area of a part, default 0.08 0.2 of the image.")] = None,
+    kind: Annotated[str | None, Option(help="Energies: uniform, gaussian or both (default).")] = None,
+    pooling: Annotated[str | None, Option(help="Part vectors: cls or mean; default the encoder's.")] = None,
+    measure: Annotated[str | None, Option(help="Part responses: dot (default, as published) or cosine.")] = None,
+    attacker: Annotated[str, Option(help="mlp, mlp-v2, logistic, boosting, ...")] = "mlp",
+    folds: Annotated[int, Option(min=2, help="Folds of the cross-fit.")] = 2,
+    repeats: Annotated[int, Option(min=1, help="Crop and attacker seeds averaged over.")] = 1,
+    permutations: Annotated[int, Option(min=0, help="Fits with permuted labels; from 999 on the test is theirs.")] = 10,
+    seed: Annotated[int, Option(help="Of drawing, folds, crops, attackers and controls.")] = 0,
+    protocol: Annotated[str, Option(help="matched; or released, to show the published code's flaw.")] = "matched",
+    out: Annotated[Path | None, Option(help="Write the whole result as JSON.")] = None,
+    html: Annotated[Path | None, Option(help="Write a report that opens offline.")] = None,
+    fail_above: Annotated[float | None, Option(help="Exit 3 where the AUC's lower bound is above this.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Can an attack tell an encoder's training images from others of the same kind?
+
+    Members and non-members are those of --split; of --member-dir and --nonmember-dir; of the encoder's own training
+    (zoo encoders, and what pretrain wrote) where nothing is given; or are drawn from --images, which is a null check.
+    """
+    import partcrop_lab as pl
+
+    drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": seed}
+    loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
+    sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
+    _check_writable(out, html)
+    settings = _named(crops=crops, scale=scale, kind=kind, pooling=pooling, measure_by=measure)
+    chosen = _attack(attack, settings)
+    pl.attacks.make_attacker(attacker)  # a wrong name is said before long work
+    described = _named(model=model, image_size=image_size, patch_size=patch_size, depth=depth, mean=mean, std=std)
+    target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))
+    audited = sides.load(target.image_size) if sides.given else target.split
+    if not quiet:
+        _print_plan(target, audited, chosen, repeats)
+    how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared}
+    result = pl.audit(target, audited, chosen, attacker, folds, seed, **how, progress=not quiet)
+    if out:
+        result.save(out)
+    if html:
+        result.to_html(html)
+    _print_result(result, quiet)
+    raise typer.Exit(_status(result, fail_above))
+
+
+def _named(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _pairs(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Keywords from key=value, the value read as a Python or JSON literal where it is one.
+
+    >>> _pairs(["depth=4", "crop_scale=(0.2, 1)", "flip=false", "name=mine"])
+    {'depth': 4, 'crop_scale': (0.2, 1), 'flip': False, 'name': 'mine'}
+    """
+    words = {"true": True, "false": False, "null": None, "none": None}
+    pairs = {}
+    for text in texts or ():
+        key, found, value = text.partition("=")
+        if not found or not key.isidentifier():
+            raise typer.BadParameter(f"{text!r} is not of the form key=value")
+        try:
+            pairs[key] = words[value.lower()] if value.lower() in words else ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            pairs[key] = value
+    return pairs
+
+
+def _attack(name: str, settings: dict[str, Any]) -> Attack:
+    from partcrop_lab.attacks import ATTACKS, make_attack
+
+    if name in ATTACKS:
+        known = [field.name for field in fields(ATTACKS[name])]
+        foreign = [key for key in settings if key not in known]
+        if foreign:
+            raise typer.BadParameter(f"the attack {name} has no setting {foreign[0]}; it has {', '.join(known)}")
+    return make_attack(name, **settings)
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """Before long work: whether results can be written where they are asked for."""
+    for path in filter(None, paths):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise BadInput(f"{path} cannot be written ({error.strerror}); choose another folder") from error
+
+
+def _print_plan(encoder: Encoder, split: MembershipSplit, attack: Attack, repeats: int) -> None:
+    """What is about to run, what it costs in queries and about how long it takes."""
+    card, count = encoder.card, len(split.members) + len(split.nonmembers)
+    trained = f", {card['recipe']}, N = {card['N']}, T = {card['T']} epochs" if {"N", "T"} <= card.keys() else ""
+    seconds = 2 * repeats * attack.expected_seconds(encoder, split.images)
+    total = attack.queries * count * repeats
+    rows = [
+        ("encoder", f"{encoder.name}{trained}, {encoder.image_size} px, {encoder.device}"),
+        ("split", f"{len(split.members)} members + {len(split.nonmembers)} non-members, {_origin(encoder, split)}"),
+        ("queries", f"{attack.queries} an image, {total:,} in all; as many to the untrained control"),
+        ("expected", f"{_duration(seconds)} for the features, less where the cache has them; then the attackers"),
+    ]
+    print(_table(rows), flush=True)
+
+
+def _origin(encoder: Encoder, split: MembershipSplit) -> str:
+    if encoder.split_digest == split.digest:
+        return "which it was trained on"
+    return f"{split.origin}, not linked to its training"
+
+
+def _duration(seconds: float) -> str:
+    """Roughly how long, in words.
+
+    >>> _duration(3), _duration(100), _duration(9000)
+    ('under 10 s', 'about 2 min', 'about 2.5 h')
+    """
+    if seconds < 10:
+        return "under 10 s"
+    if seconds < 60:
+        return f"about {round(seconds, -1):.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def _print_result(result: AuditResult, quiet: bool) -> None:
+    """Metrics, controls and, as the last line, the verdict."""
+    if not quiet:
+        print(f"\n{_metrics_text(result.metrics)}\n\n{_controls_text(result.controls)}\n")
+    print(result.verdict)
+
+
+def _metrics_text(metrics: pd.DataFrame) -> str:
+    rows = [("metric", "value", "95 % interval")]
+    for name, row in metrics.iterrows():
+        known = row.value == row.value
+        rows.append((name, f"{row.value:.3f}", f"{row.low:.3f} to {row.high:.3f}") if known else (name, "-", row.note))
+    return _table(rows)
+
+
+def _controls_text(controls: pd.DataFrame) -> str:
+    rows = [("control", "AUC", "low", "high", "p", "p (target beats it)")]
+    for name, row in controls.iterrows():
+        paired = "-" if row.paired_p != row.paired_p else f"{row.paired_p:.2g}"
+        rows.append((name, f"{row.auc:.3f}", f"{row.low:.3f}", f"{row.high:.3f}", f"{row.p_value:.2g}", paired))
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def _status(result: AuditResult, fail_above: float | None) -> int:
+    if result.fault:
+        return _say(result.fault, FAULT)
+    if result.outcome == "Confounded":
+        return CONFOUNDED
+    low = result.metrics.loc["auc", "low"]
+    return EXCEEDED if fail_above is not None and low > fail_above else 0
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[str, Option(help="How to train, by name: mae, dino, mocov3, ...")],
+    out: Annotated[Path, Option(help="Folder for the encoder, its split, log and checkpoints.")],
+    images: Images = None,
+    members: Members = None,
+    nonmembers: Nonmembers = None,
+    size: Annotated[int | None, Option(min=8, help="Side in pixels to load images and train at.")] = None,
+    split: SplitFile = None,
+    skip_unreadable: Skip = False,
+    epochs: Annotated[int | None, Option(min=1, help="Passes over the members; default the recipe's.")] = None,
+    seed: Annotated[int, Option(help="Of drawing, weights and augmentation.")] = 0,
+    checkpoint_every: Annotated[int | None, Option(min=1, help="Epochs between checkpoints.")] = None,
+    setting: Annotated[list[str] | None, Option("--set", help="key=value of the recipe; repeatable.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draw a split, record it, and train an encoder on its members. The same command resumes an interrupted run."""
+    import partcrop_lab as pl
+    from partcrop_lab.encoders.recipes import make_recipe
+
+    drawing = {"images": images, "members": members, "nonmembers": nonmembers}
+    sides = Sides(split, **drawing, size=size, seed=seed, skip_unreadable=skip_unreadable)
+    if not sides.given:
+        raise typer.BadParameter("give --images and --members, or --split")
+    overrides = _pairs(setting)
+    make_recipe(recipe, **overrides)  # wrong names are said before anything is written
+    drawn = sides.load()
+    _record(drawn, out / "split.json")
+    how = {"checkpoint_every": checkpoint_every, "progress": not quiet}
+    pl.pretrain(recipe, drawn, epochs, seed, out, **how, **overrides)
+    path = out / "encoder.safetensors"
+    print(f"{path}: trained on {len(drawn.members)} images; audit it with partcrop-lab audit --encoder {path}")
+
+
+def _record(split: MembershipSplit, path: Path) -> None:
+    """Write the split before training; a folder that holds another one is refused."""
+    if path.exists():
+        if store.read_json(path).get("digest") != split.digest:
+            raise BadInput(f"{path.parent} holds a run on another split; choose another --out, or remove that folder")
+        return
+    split.save(path)
+
+
+@app.command()
+def figures(
+    out: Annotated[Path, Option(help="Folder for PNG, PDF, CSV and provenance of each figure.")] = Path("figures"),
+    only: Annotated[str | None, Option(help="Just these figures, by name, separated by commas.")] = None,
+) -> None:
+    """Draw the classroom figures from partshapes and the zoo."""
+    from partcrop_lab.figures import make_figures
+
+    for path in make_figures(out, only.split(",") if only else None):
+        print(path)
+
+
+@zoo_app.command("list")
+def zoo_list() -> None:
+    """The encoders of the zoo, with what they were trained by and on how much."""
+    from partcrop_lab.encoders.zoo import card, zoo_names
+
+    cards = [(name, card(name)) for name in zoo_names()]
+    rows = [(f"zoo:{name}", str(one["recipe"]), f"N = {one['N']}", f"T = {one['T']} epochs") for name, one in cards]
+    print(_table(rows) if rows else "the zoo is empty; train one with partcrop-lab zoo train NAME")
+
+
+@zoo_app.command("card")
+def zoo_card(name: Annotated[str, typer.Argument(help="An encoder of the zoo.")]) -> None:
+    """All that is known of one encoder, as JSON, but for the list of its images."""
+    from partcrop_lab.encoders.zoo import card
+
+    print(json.dumps({key: value for key, value in card(name).items() if key != "split"}, indent=1))
+
+
+@zoo_app.command("train")
+def zoo_train(
+    name: Annotated[str, typer.Argument(help="An encoder of the zoo.")],
+    out: Annotated[Path | None, Option(help="Folder to write to instead of the zoo's own.")] = None,
+) -> None:
+    """Train one encoder of the zoo again, by the recipe, images and seeds on its card."""
+    from partcrop_lab.encoders.zoo import train_zoo
+
+    print(train_zoo(name, out=out))
+
+
+@cache_app.command("size")
+def cache_size() -> None:
+    """How much each room of the cache holds."""
+    sizes = store.cache_sizes()
+    rows = [(room, _megabytes(held)) for room, held in sizes.items()]
+    print(_table([*rows, ("in all", _megabytes(sum(sizes.values()))), ("folder", str(store.cache_dir()))]))
+
+
+@cache_app.command("clear")
+def cache_clear(room: Annotated[str | None, typer.Argument(help="One room; all where omitted.")] = None) -> None:
+    """Delete one room of the cache, or all of it."""
+    print(f"freed {_megabytes(store.clear_cache(room))}")
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, where things run and are kept, and what is missing. Exit status 2 where that stops work."""
+    from partcrop_lab.devices import default_device, resolve_precision
+    from partcrop_lab.encoders.zoo import zoo_names
+
+    device = default_device()
+    precision = str(resolve_precision("auto", device)).removeprefix("torch.")
+    problem = _cache_problem()
+    held = f"{store.cache_dir()}, {_megabytes(sum(store.cache_sizes().values()))}"
+    rows = [
+        ("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
+        ("device", f"{device}, {precision}, {os.cpu_count()} cores"),
+        ("cache", problem or f"{held}, can be written"),
+        ("zoo", ", ".join(zoo_names()) or "MISSING: work in a clone of the repository, or set PARTCROP_LAB_ZOO"),
+    ]
+    needed, optional = _requirements()
+    print(_table([*rows, *needed, *optional]))
+    if problem or any("MISSING" in found for _, found in needed):
+        raise typer.Exit(BAD)
+
+
+def _cache_problem() -> str | None:
+    try:
+        _check_writable(store.cache_dir() / "doctor")
+    except BadInput as error:
+        return f"MISSING: {error}"
+    return None
+
+
+def _requirements() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What the package needs, and what its extras need, each with the version found or how to get it."""
+    from packaging.requirements import Requirement
+
+    needed, optional = [], []
+    for text in importlib.metadata.requires("partcrop-lab") or ():
+        wanted = Requirement(text)
+        extra = str(wanted.marker).rpartition("== ")[2].strip("\"'") if wanted.marker else ""
+        try:
+            found = importlib.metadata.version(wanted.name)
+            good = wanted.specifier.contains(found, prereleases=True)
+            state = found if good else f"MISSING: {found} is there, it needs {wanted.specifier}"
+        except importlib.metadata.PackageNotFoundError:
+            state = f"optional, not installed: pip install -e .[{extra}]" if extra else "MISSING: pip install -e ."
+        (optional if extra else needed).append((wanted.name, state))
+    return needed, optional
+
+
+if __name__ == "__main__":
+    sys.exit(main())

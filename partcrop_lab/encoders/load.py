@@ -1,0 +1,160 @@
+"""`load_encoder`: one door for every encoder, by name, by file, or any callable."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import timm
+from huggingface_hub import constants
+from torch import Tensor, nn
+
+from partcrop_lab.encoders.backbone import Architecture
+from partcrop_lab.encoders.checkpoint import load_weights, read_description
+from partcrop_lab.encoders.encoder import Encoder
+from partcrop_lab.errors import BadInput
+
+OURS = ("name", "mean", "std", "pooling", "precision", "device", "card", "patch", "digest", "untrained", "micro_batch")
+"""Keywords of `Encoder`; the others describe the timm model."""
+FILES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt")
+
+
+def load_encoder(spec: str | Path | nn.Module | Callable[[Tensor], Any], **keywords: Any) -> Encoder:
+    """An encoder, from
+
+    - "random:<timm model>": fresh weights, with seed=, image_size= and any keyword of `timm.create_model`;
+    - "timm:<name>": timm's pretrained weights, fetched from their hub;
+    - "zoo:<name>": an encoder of this package's zoo, with its card and split;
+    - a checkpoint file: our own need nothing more; others model= (a timm name), image_size=, mean=, std= and the
+      model's options. Only tensors are read, never code;
+    - a timm model, or any callable on (B, 3, S, S) float32, with image_size= (see `called_tokens`, `Encoder`).
+
+    Args:
+        spec: as above.
+        keywords: those of `Encoder` (pooling=, precision=, mean=, std=, device=, ...) in every case.
+
+    Raises:
+        BadInput: a file that is missing, damaged, unsafe or of another model; weights that cannot be fetched.
+        ValueError: an unknown name or keyword; the right ones are listed.
+
+    >>> load_encoder("random:vit_tiny_patch16_224", image_size=32, patch_size=8, depth=2, precision="fp32")
+    Encoder(random:vit_tiny_patch16_224, 32 px, float32, cpu)
+    """
+    if callable(spec):
+        return _from_callable(spec, keywords)
+    kind, _, name = str(spec).partition(":")
+    if kind in KINDS and name:
+        return KINDS[kind](name, keywords)
+    if Path(spec).suffix in FILES:
+        return _from_file(Path(spec), keywords)
+    raise ValueError(
+        f"encoder {str(spec)!r} is not known; it must be random:<timm model>, timm:<name>, zoo:<name>, "
+        f"a file ({', '.join(FILES)}) or a callable"
+    )
+
+
+def _split(keywords: dict[str, Any], **defaults: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keywords of `Encoder`, with defaults, and those of the model."""
+    ours = defaults | {key: value for key, value in keywords.items() if key in OURS}
+    return ours, {key: value for key, value in keywords.items() if key not in OURS}
+
+
+def _described(model: str, options: dict[str, Any]) -> tuple[Architecture, dict[str, Any]]:
+    """A timm model at its own or the given side, and its own normalisation."""
+    config = timm.get_pretrained_cfg(model)
+    config = config.to_dict() if config else {}
+    side = options.pop("image_size", None) or config.get("input_size", (3, 224, 224))[-1]
+    normal = {"mean": config.get("mean", (0.5,) * 3), "std": config.get("std", (0.5,) * 3)}
+    return Architecture(model, side, options), normal
+
+
+def _random(name: str, keywords: dict[str, Any]) -> Encoder:
+    seed = keywords.pop("seed", 0)
+    ours, options = _split(keywords, name=f"random:{name}", card={"recipe": "random", "seed": seed})
+    architecture, normal = _described(name, options)
+    model = architecture.build(seed)
+    return Encoder(model, architecture=architecture, image_size=architecture.image_size, **(normal | ours))
+
+
+def _pretrained(name: str, keywords: dict[str, Any]) -> Encoder:
+    recipe = "mae" if name.endswith(".mae") else "timm"
+    ours, options = _split(keywords, name=f"timm:{name}", card={"recipe": recipe})
+    architecture, normal = _described(name, options)
+    try:
+        with _hub_asked_once():
+            model = architecture.build(pretrained=True)
+    except ValueError:
+        raise
+    except Exception as error:  # the hub's clients raise errors of many libraries
+        raise BadInput(
+            f"the weights of timm:{name} could not be fetched ({type(error).__name__}); connect to the network, or "
+            f"download them elsewhere and load the file with model={name.split('.')[0]!r}"
+        ) from error
+    return Encoder(model, architecture=architecture, image_size=architecture.image_size, **(normal | ours))
+
+
+@contextmanager
+def _hub_asked_once() -> Iterator[None]:
+    """Without a route to the hub, look for weights in its cache alone instead of retrying for a minute."""
+    host = urlsplit(constants.ENDPOINT).hostname
+    before = constants.HF_HUB_OFFLINE
+    if not getproxies():
+        try:
+            socket.create_connection((host, 443), timeout=5).close()
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _zoo(name: str, keywords: dict[str, Any]) -> Encoder:
+    from partcrop_lab.encoders.zoo import load_zoo
+
+    return load_zoo(name, **keywords)
+
+
+def _from_file(path: Path, keywords: dict[str, Any]) -> Encoder:
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file")
+    about = read_description(path)
+    if about is None:
+        return _foreign_file(path, keywords)
+    ours, options = _split(keywords, **{key: about[key] for key in ("name", "mean", "std", "pooling", "card")})
+    if options:
+        raise ValueError(f"{path} describes its own model; it does not take {', '.join(options)}")
+    architecture = Architecture(**about["architecture"])
+    model = architecture.build()
+    load_weights(model, path)
+    return Encoder(model, architecture=architecture, image_size=about["image_size"], **ours)
+
+
+def _foreign_file(path: Path, keywords: dict[str, Any]) -> Encoder:
+    ours, options = _split(keywords, name=path.name, card={"recipe": "unknown"})
+    model_name = options.pop("model", None)
+    if model_name is None:
+        raise ValueError(
+            f"{path} does not say which model it is; give model= (a timm name), image_size=, mean= and std="
+        )
+    architecture, normal = _described(model_name, options)
+    model = architecture.build()
+    load_weights(model, path)
+    return Encoder(model, architecture=architecture, image_size=architecture.image_size, **(normal | ours))
+
+
+def _from_callable(function: Callable[[Tensor], Any], keywords: dict[str, Any]) -> Encoder:
+    ours, rest = _split(keywords, name=getattr(function, "__name__", type(function).__name__))
+    if set(rest) != {"image_size"}:
+        raise ValueError(
+            f"a callable takes image_size= (needed) and {', '.join(OURS)}; found {', '.join(rest) or 'none'}"
+        )
+    return Encoder(function, **rest, **ours)
+
+
+KINDS: dict[str, Callable[[str, dict[str, Any]], Encoder]] = {"random": _random, "timm": _pretrained, "zoo": _zoo}

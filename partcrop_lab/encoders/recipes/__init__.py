@@ -1,0 +1,6 @@
+"""One file for each recipe; importing this package registers them all."""
+
+from partcrop_lab.encoders.recipes import dino, mae, mocov3
+from partcrop_lab.encoders.recipes.base import RECIPES, Objective, Recipe, make_recipe, register
+
+__all__ = ["RECIPES", "Objective", "Recipe", "dino", "mae", "make_recipe", "mocov3", "register"]

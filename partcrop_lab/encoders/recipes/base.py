@@ -1,0 +1,178 @@
+"""What every recipe is: a frozen dataclass of settings that builds an objective around a backbone."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from partcrop_lab.devices import seed_of
+from partcrop_lab.encoders.augment import Augmentation
+from partcrop_lab.encoders.backbone import Architecture, timm_tokens
+
+SMALL_VIT = {"patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4}
+"""The classroom backbone: 0.8 million parameters, 8 x 8 positions at 64 px."""
+
+RECIPES: dict[str, type[Recipe]] = {}
+"""Every recipe by its name; `register` adds to it."""
+
+
+class Objective(nn.Module, ABC):
+    """A backbone with its heads and its loss; what the training loop moves, steps and saves as one module."""
+
+    def __init__(self, recipe: Recipe, image_size: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.image_size = image_size
+        for name, values in (("mean", recipe.mean), ("std", recipe.std)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    @property
+    @abstractmethod
+    def backbone(self) -> nn.Module:
+        """The part that becomes the encoder."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, generator: Generator, progress: float = 0.0) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            images: (B, 3, S, S) uint8.
+            generator: on the CPU; decides views and masks.
+            progress: share of the training done, in [0, 1).
+        """
+
+    def after_step(self, progress: float) -> None:
+        """Called after each step of the optimiser, e.g. to move a teacher."""
+
+    def views(
+        self,
+        images: Tensor,
+        generator: Generator,
+        size: int | None = None,
+        count: int = 1,
+        augmentation: Augmentation | None = None,
+    ) -> Tensor:
+        """Normalised views (B, count, 3, size, size), by the recipe's augmentation where none is given."""
+        with full_precision(images):
+            views = (augmentation or self.recipe.augmentation)(images, generator, size, count)
+            return (views - self.mean) / self.std
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ABC):
+    """Settings of a training run; subclasses add those of their objective.
+
+    Attributes:
+        model: backbone, a timm name.
+        model_options: its further keywords in timm.
+        epochs: passes over the images, T.
+        batch_size: most images in a step; an epoch is cut into equal batches.
+        lr: peak learning rate of AdamW, reached after `warmup` (share of all steps), then a cosine to 0.
+        weight_decay: of matrices; vectors have none.
+        clip: largest norm of the gradient.
+        mean, std: normalisation per RGB channel; public constants, never measured on the members.
+        crop_scale, flip, jitter, brightness, contrast, saturation, hue, grey, blur, solarise: see `Augmentation`.
+    """
+
+    name: ClassVar[str]
+
+    model: str = "vit_tiny_patch16_224"
+    model_options: dict[str, Any] = field(default_factory=lambda: dict(SMALL_VIT))
+    epochs: int = 1000
+    batch_size: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    clip: float = 3.0
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    crop_scale: tuple[float, float] | None = (0.2, 1.0)
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    grey: float = 0.2
+    blur: float = 0.0
+    solarise: float = 0.0
+
+    def architecture(self, image_size: int) -> Architecture:
+        """The backbone for images of this side."""
+        return Architecture(self.model, image_size, dict(self.model_options))
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How views are drawn."""
+        names = {each.name for each in fields(Augmentation)} & {each.name for each in fields(self)}
+        return Augmentation(**{name: getattr(self, name) for name in names})
+
+    def objective(self, image_size: int, seed: int) -> Objective:
+        """The objective with fresh weights that depend on the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of("objective", self.name, seed))
+            return self.build(image_size, seed)
+
+    @abstractmethod
+    def build(self, image_size: int, seed: int) -> Objective:
+        """The objective; heads take their weights from torch's global generator."""
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """Context in which products stay in float32: pixels when they are resampled, and losses."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def pooled(backbone: nn.Module, views: Tensor) -> Tensor:
+    """The vector (n, D) a head sees for each view: the CLS token, or the mean of the feature map without one."""
+    fmap, cls = timm_tokens(backbone, views)
+    return fmap.mean(1) if cls is None else cls
+
+
+def rising(momentum: float, progress: float) -> float:
+    """A momentum that rises from its start to 1 along a cosine, at this share of the training.
+
+    >>> rising(0.9, 0.0), rising(0.9, 1.0)
+    (0.9, 1.0)
+    """
+    return 1 - (1 - momentum) * (math.cos(math.pi * progress) + 1) / 2
+
+
+def register(recipe: type[Recipe]) -> type[Recipe]:
+    """Class decorator: makes a recipe known by its `name`."""
+    RECIPES[recipe.name] = recipe
+    return recipe
+
+
+def make_recipe(recipe_name: str, **settings: Any) -> Recipe:
+    """A recipe by its name, with settings.
+
+    Args:
+        recipe_name: one of `RECIPES`.
+        settings: fields of the recipe; and patch_size, embed_dim, depth or num_heads, which go into `model_options`.
+            Another `model` begins with options of its own.
+
+    Raises:
+        ValueError: an unknown recipe or setting; the right ones are listed.
+
+    >>> make_recipe("mae", epochs=5, depth=2).model_options["depth"]
+    2
+    """
+    if recipe_name not in RECIPES:
+        raise ValueError(f"recipe is {recipe_name!r}; it must be one of {', '.join(sorted(RECIPES))}")
+    recipe = RECIPES[recipe_name]
+    shape = {key: settings.pop(key) for key in SMALL_VIT if key in settings}
+    known = {each.name: each for each in fields(recipe)}
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        right = ", ".join([*known, *SMALL_VIT])
+        raise ValueError(f"recipe {recipe_name} has no setting {', '.join(unknown)}; its settings are {right}")
+    default = {} if settings.get("model", recipe.model) != recipe.model else SMALL_VIT
+    settings["model_options"] = settings.get("model_options", default) | shape
+    pairs = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
+    return recipe(**(settings | pairs))

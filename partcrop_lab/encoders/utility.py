@@ -1,0 +1,53 @@
+"""What frozen features are good for: a linear probe and a weighted nearest-neighbour vote."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from partcrop_lab.encoders.encoder import Encoder
+from partcrop_lab.errors import BadInput
+from partcrop_lab.images import ImageSet
+
+
+def embed(encoder: Encoder, images: ImageSet, pooling: str | None = "mean") -> Tensor:
+    """The vectors (n, D) of all images of a set, on the CPU; images are read a batch at a time."""
+    return torch.cat([encoder.vectors(batch, pooling).cpu() for batch in images.batches()])
+
+
+def linear_probe(encoder: Encoder, train: ImageSet, test: ImageSet) -> float:
+    """Accuracy in [0, 1] on `test` of a logistic regression on the standardised mean features of `train`.
+
+    Raises:
+        BadInput: images without labels.
+    """
+    labels, truth = _labels(train), _labels(test)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    return float(probe.fit(embed(encoder, train).numpy(), labels).score(embed(encoder, test).numpy(), truth))
+
+
+def knn(encoder: Encoder, train: ImageSet, test: ImageSet, neighbours: int = 20, temperature: float = 0.07) -> float:
+    """Accuracy in [0, 1] of the vote of the nearest `train` images, each weighted by exp(cosine / temperature).
+
+    The evaluation of DINO (arXiv 2104.14294).
+
+    Raises:
+        BadInput: images without labels.
+    """
+    labels, truth = torch.as_tensor(_labels(train)), torch.as_tensor(_labels(test))
+    cosine = normalize(embed(encoder, test), dim=1) @ normalize(embed(encoder, train), dim=1).T
+    near, rows = cosine.topk(min(neighbours, len(labels)), dim=1)
+    votes = torch.zeros(len(truth), int(labels.max()) + 1)
+    votes.scatter_add_(1, labels[rows], (near / temperature).exp())
+    return float((votes.argmax(1) == truth).float().mean())
+
+
+def _labels(images: ImageSet) -> np.ndarray:
+    if (images.labels < 0).any():
+        raise BadInput(f"{images} has images without a label; a probe needs the class of every image")
+    return images.labels

@@ -1,0 +1,347 @@
+"""The classroom figures, made headless from partshapes and the zoo: `partcrop-lab figures`, `make figures`.
+
+Every figure is a function from a `Studio` to a `Drawn`; `make_figures` writes each as PNG (300 dpi) and PDF, with the
+CSV that drew it and a JSON file that says how it came about and what it shows, for those who cannot see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from partcrop_lab import plots, tables
+from partcrop_lab.attacks import Attack, PartCrop
+from partcrop_lab.audit import AuditResult, audit, released_images
+from partcrop_lab.encoders import Encoder, load_encoder
+from partcrop_lab.images import ImageSet, MembershipSplit, load_images, member_split
+from partcrop_lab.store import atomic, cache_dir, digest, write_json
+
+PRESET = "classroom"
+ZOO = ("zoo:mae", "zoo:dino", "zoo:mocov3")
+LEAKING = "zoo:mae"
+SIZE = 64
+CROPS = (32, 64, 128, 256)
+SCALES = ((0.01, 0.03), (0.08, 0.1), (0.08, 0.2), (0.08, 0.3), (0.5, 1.0))
+PARTS = (("chair", "seat"), ("dog", "muzzle"))
+TRAP_IMAGES = 500
+PACKAGES = ("partcrop-lab", "torch", "timm", "scikit-learn", "numpy", "pandas", "matplotlib")
+
+
+@dataclass
+class Drawn:
+    """A figure, the table that drew it, and what is said about it.
+
+    Attributes:
+        figure: to be saved.
+        table: tidy, all numbers in the figure.
+        alt: what the figure shows, in words.
+        about: seeds, sizes and digests behind it.
+    """
+
+    figure: Figure
+    table: pd.DataFrame
+    alt: str
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Studio:
+    """What the figures share: encoders, loaded once, and audits, kept in the cache.
+
+    Attributes:
+        progress: show progress bars.
+    """
+
+    progress: bool = True
+
+    @cached_property
+    def encoders(self) -> dict[str, Encoder]:
+        """The zoo's encoders by name."""
+        return {name: load_encoder(name) for name in ZOO}
+
+    @cached_property
+    def leaking(self) -> Encoder:
+        """The zoo's encoder whose leak the sweeps are drawn on."""
+        return load_encoder(LEAKING)
+
+    def audit(
+        self, encoder: Encoder, split: MembershipSplit, attack: Attack, permutations: int, **options: Any
+    ) -> AuditResult:
+        """An audit with seed 0, read from the cache where the same code has made it before."""
+        settings = {"permutations": permutations, **options}
+        key = digest(_code(), encoder.digest, encoder.split_digest, split.digest, attack.settings, settings)
+        path = cache_dir() / "audits" / f"{key}.json"
+        if not path.exists():
+            audit(encoder, split, attack, progress=self.progress, **settings).save(path)
+        return AuditResult.load(path)
+
+
+def _code() -> str:
+    """A digest of the code that decides an audit's numbers."""
+    rooms = Path(__file__).parent
+    return digest(
+        *(file.read_bytes() for room in ("parts", "attacks", "audit") for file in sorted((rooms / room).glob("*.py")))
+    )
+
+
+def _canvas(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _provenance(results: Sequence[AuditResult]) -> dict[str, Any]:
+    return {
+        "audits": [{**one.settings, "verdict": one.verdict} for one in results],
+        "n": sorted({f"{one.settings['members']} + {one.settings['nonmembers']}" for one in results}),
+        "seeds": sorted({one.settings["seed"] for one in results}),
+        "protocols": sorted({one.settings["protocol"] for one in results}),
+    }
+
+
+def _encoder_digests(encoders: Sequence[Encoder]) -> list[dict[str, Any]]:
+    return [{"name": one.name, "digest": one.digest, "split_digest": one.split_digest} for one in encoders]
+
+
+def partshapes(studio: Studio, per_class: int = 8) -> Drawn:
+    """A contact sheet of the embedded data set, the first column with its part boxes."""
+    images = load_images("partshapes", n=per_class * 40, size=SIZE)
+    rows = [np.flatnonzero(images.labels == label)[:per_class] for label in range(len(images.classes))]
+    figure = _canvas(0.95 * per_class, 0.95 * len(rows) + 0.3)
+    axes = figure.subplots(len(rows), per_class)
+    for line, chosen, name in zip(axes, rows, images.classes, strict=True):
+        for ax, i in zip(line, chosen, strict=True):
+            boxes = images.part_boxes[i].values() if i == chosen[0] else []
+            plots.image_with_boxes(images[i], boxes, ax, linewidth=0.8)
+        line[0].set_ylabel(name)
+    text = (
+        f"partshapes, {SIZE} px, seed 0; the first {per_class} images of each class, the first with its parts' boxes."
+    )
+    plots.caption(figure, text)
+    shown = np.concatenate(rows)
+    parts = [" ".join(f"{part}:{','.join(map(str, box))}" for part, box in images.part_boxes[i].items()) for i in shown]
+    table = pd.DataFrame({"name": [images.names[i] for i in shown], "class": images.labels[shown], "parts": parts})
+    table["class"] = [images.classes[label] for label in table["class"]]
+    alt = f"A grid of small drawings, {per_class} of each of ten classes: {', '.join(images.classes)}; on the first of "
+    alt += "each row boxes mark its named parts. Backgrounds are textures such as grass, water, brick and sand."
+    return Drawn(figure, table, alt, {"n": len(shown), "seeds": [0], "images": images.subset(shown).digest})
+
+
+def largest_part(images: ImageSet, name: str, part: str) -> int:
+    """The index of the image of class `name` on which `part` covers the largest area."""
+
+    def area(i: int) -> float:
+        x0, y0, x1, y1 = images.part_boxes[i].get(part, (0, 0, 0, 0))
+        return (x1 - x0) * (y1 - y0)
+
+    return max(np.flatnonzero(images.labels == images.classes.index(name)).tolist(), key=area)
+
+
+def part_responses(studio: Studio) -> Drawn:
+    """How a chair's seat and a dog's muzzle respond in three encoders (the paper's Fig. 2)."""
+    images, encoders = load_images("partshapes", n=100, size=SIZE, seed=1), list(studio.encoders.values())
+    figure, made = _canvas(9.6, 8.6), []
+    for half, (name, part) in zip(figure.subfigures(len(PARTS), 1), PARTS, strict=True):
+        i = largest_part(images, name, part)
+        table = tables.response_table(encoders, images[i], images.part_boxes[i][part])
+        plots.part_responses(images[i], table, f"{name}: {part}", half)
+        made.append(table.assign(image=images.names[i], part=f"{name} {part}"))
+    table = pd.concat(made, ignore_index=True)
+    text = f"partshapes, {SIZE} px, seed 1: the chair with the largest seat and the dog with the largest muzzle of 100 "
+    text += "images that no encoder was trained on. One image each, no average: an illustration, not a measurement. "
+    text += "Orange: positions at least a quarter covered by the part's box."
+    plots.caption(figure, text)
+    energies = table.groupby(["part", "encoder"], sort=False)["uniform_energy"].first()
+    found = "; ".join(f"{part}, {encoder}: {value:.2f} nats" for (part, encoder), value in energies.items())
+    alt = "Two rows, a chair with a box on its seat and a dog with a box on its muzzle. For each of three encoders a "
+    alt += f"heat map and a curve of the part's similarity to the 64 positions of the image. Uniform energies: {found}."
+    about = {"n": len(PARTS), "seeds": [1], "encoders": _encoder_digests(encoders), "images": images.digest}
+    return Drawn(figure, table, alt, about)
+
+
+def membership_features(studio: Studio) -> Drawn:
+    """Mean sorted energies of members and of non-members of each zoo encoder."""
+    attack, made = PartCrop(), []
+    figure = _canvas(7.0, 2.6 * len(studio.encoders) + 0.4)
+    rows = figure.subfigures(len(studio.encoders), 1)
+    for row, (name, encoder) in zip(rows, studio.encoders.items(), strict=True):
+        split = encoder.split
+        X = attack.features(encoder, split.images, 0, studio.progress)
+        table = tables.energy_table(X, split.member, attack.kind)
+        plots.feature_curves(table, row.subplots(1, 2))
+        row.suptitle(_trained(encoder), fontsize=9)
+        made.append(table.assign(encoder=name))
+    text = f"Matched protocol, {attack.crops} parts an image, crop seed 0. Lines: means over images. Bands: 95 % "
+    plots.caption(figure, text + "intervals of the means. Members and non-members of each encoder's own split.")
+    table = pd.concat(made, ignore_index=True)
+    gaps = table[table["kind"] == "uniform"].groupby(["encoder", "side"], sort=False)["mean"].mean().unstack()
+    found = "; ".join(
+        f"{n}: members {r['members']:.2f}, non-members {r['non-members']:.2f}" for n, r in gaps.iterrows()
+    )
+    alt = "For each encoder two plots of energies sorted from high to low, a line with a band for members and one for "
+    alt += f"non-members. Mean uniform energy in nats: {found}."
+    about = {"seeds": [0], "protocols": ["matched"], "encoders": _encoder_digests(list(studio.encoders.values()))}
+    return Drawn(figure, table, alt, {"n": sorted({int(n) for n in table["n"]}), **about})
+
+
+def _trained(encoder: Encoder) -> str:
+    card = encoder.card
+    return f"{encoder.name} (N = {card['N']}, T = {card['T']} epochs)" if {"N", "T"} <= card.keys() else encoder.name
+
+
+def roc_zoo(studio: Studio) -> Drawn:
+    """The ROC of PartCrop on each zoo encoder, with its controls."""
+    figure, made, results = _canvas(3.5 * len(studio.encoders), 4.7), [], []
+    axes = figure.subplots(1, len(studio.encoders), squeeze=False)[0]
+    for ax, (name, encoder) in zip(axes, studio.encoders.items(), strict=True):
+        result = studio.audit(encoder, encoder.split, PartCrop(), permutations=10)
+        plots.roc(result, ax).set_title(f"{_trained(encoder)}\n{result.outcome}")
+        made.append(tables.roc_table(result).assign(encoder=name))
+        results.append(result)
+    plots.caption(
+        figure, f"{_common(results[0])} Band: 95 % by bootstrap. Grey: range of 10 fits with permuted labels."
+    )
+    found = " ".join(f"{name}: {one.verdict}" for name, one in zip(studio.encoders, results, strict=True))
+    alt = (
+        f"One ROC on logarithmic axes for each of {len(results)} encoders, with controls near the chance line. {found}"
+    )
+    return Drawn(figure, pd.concat(made, ignore_index=True), alt, _provenance(results))
+
+
+def _common(result: AuditResult) -> str:
+    """The caption of audits of several encoders or settings."""
+    s = result.settings
+    return (
+        f"partshapes, {s['size']} px, {s['members']} members + {s['nonmembers']} non-members; "
+        f"attacker {s['attacker']}, {s['folds']} folds, seed {s['seed']}; {s['protocol']} protocol."
+    )
+
+
+def _sweep(studio: Studio, by: str, xlabel: str, attacks: dict[str, PartCrop]) -> Drawn:
+    """The AUC on the leaking encoder over settings of the attack."""
+    encoder, split = studio.leaking, studio.leaking.split
+    results = {
+        setting: studio.audit(encoder, split, attack, permutations=0)
+        for setting, attack in tqdm(attacks.items(), desc=by, leave=False, disable=not studio.progress)
+    }
+    table = tables.auc_table(results, by)
+    figure = _canvas(6.6, 3.6)
+    first = next(iter(results.values()))
+    text = f"{_trained(encoder)}. {_common(first)} Bars: 95 % intervals."
+    plots.aucs(table, by, figure.subplots(), xlabel)
+    plots.caption(figure, text)
+    target = table[table["curve"] == "target"]
+    found = ", ".join(f"{x}: {auc:.3f}" for x, auc in zip(target[by], target["auc"], strict=True))
+    alt = f"AUC of PartCrop on {encoder.name} against {xlabel}, with error bars, over two controls near 0.5. {found}."
+    return Drawn(figure, table, alt, _provenance(list(results.values())))
+
+
+def crop_number(studio: Studio) -> Drawn:
+    """The AUC against the number of crops (the paper's Fig. 4)."""
+    return _sweep(studio, "crops", "part crops per image", {str(n): PartCrop(crops=n) for n in CROPS})
+
+
+def crop_scale(studio: Studio) -> Drawn:
+    """The AUC against the scale of the crops (the paper's Fig. 5)."""
+    attacks = {f"{low:g} to {high:g}": PartCrop(scale=(low, high)) for low, high in SCALES}
+    return _sweep(studio, "scale", "area of a part as a share of the image, 128 parts", attacks)
+
+
+def evaluation_trap(studio: Studio) -> Drawn:
+    """The released protocol beside the matched one, on an encoder that was never trained (METHODS 3)."""
+    encoder = studio.leaking.untrained(0)
+    split = member_split(load_images("partshapes", n=2 * TRAP_IMAGES + 100, size=SIZE, seed=2), members=TRAP_IMAGES)
+    attack = PartCrop(crops=64)
+    protocols = ("matched", "released")
+    results = [studio.audit(encoder, split, attack, permutations=3, protocol=name) for name in protocols]
+    table = tables.auc_table(dict(zip(protocols, results, strict=True)), "shown as")
+    figure = _canvas(9.6, 5.2)
+    left, right = figure.subfigures(1, 2, width_ratios=[1.5, 1])
+    plots.aucs(table, "shown as", left.subplots(), "protocol", join=False)
+    rows = right.subfigures(2, 1, height_ratios=[1, 1.35])
+    rows[0].suptitle("the same members, matched and released", fontsize=9)
+    pair = [split.members.batch(slice(0, 5)), released_images(split).batch(slice(0, 5))]
+    plots.image_grid(np.concatenate(pair), columns=5, figure=rows[0])
+    plots.accuracy_by_epoch(results[1], rows[1].subplots())
+    plots.caption(
+        figure,
+        f"{_common(results[0]).replace('; matched protocol', '')} Encoder: a ViT that was never trained; 64 parts an "
+        "image; left, bars: 95 % intervals (permuted labels: range of 3 fits). Nothing can leak here: what the "
+        "released protocol tells apart is augmentation, and the controls say so.",
+    )
+    curve = pd.DataFrame({"accuracy": results[1].settings["accuracy_by_epoch"]}).rename_axis("epoch").reset_index()
+    curve = curve.assign(**{"shown as": "released", "curve": "accuracy by epoch"})
+    table = pd.concat([table, curve], ignore_index=True)
+    found = " ".join(f"{one.settings['protocol']}: {one.verdict}" for one in results)
+    alt = f"AUCs of an attack on an untrained encoder and of its controls, under two protocols. {found}"
+    return Drawn(figure, table, alt, _provenance(results))
+
+
+FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
+    "partshapes": ("partshapes", partshapes),
+    "fig2": ("fig2_part_responses", part_responses),
+    "features": ("membership_features", membership_features),
+    "roc": ("roc_zoo", roc_zoo),
+    "fig4": ("fig4_crop_number", crop_number),
+    "fig5": ("fig5_crop_scale", crop_scale),
+    "trap": ("evaluation_trap", evaluation_trap),
+}
+"""Figures by the name that `only` takes: the stem of their files, and what draws them."""
+
+
+def make_figures(out: str | Path = "figures", only: Sequence[str] | None = None, progress: bool = True) -> list[Path]:
+    """Draw the classroom figures and write them to a folder.
+
+    Args:
+        out: the folder; made where it is missing.
+        only: names of `FIGURES`; all where omitted.
+        progress: show progress bars.
+
+    Returns:
+        The files written: for each figure a .png, .pdf, .csv and .json.
+
+    Raises:
+        ValueError: an unknown name.
+        BadInput: a zoo encoder is missing, or the folder cannot be written.
+    """
+    names = list(FIGURES if only is None else only)
+    unknown = [name for name in names if name not in FIGURES]
+    if unknown:
+        raise ValueError(f"there is no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}")
+    studio, written = Studio(progress), []
+    for name in tqdm(names, desc="figures", leave=False, disable=not progress):
+        stem, draw = FIGURES[name]
+        with mpl.rc_context(plots.STYLE):
+            written += _save(draw(studio), Path(out), stem, name)
+    return written
+
+
+def _save(drawn: Drawn, out: Path, stem: str, name: str) -> list[Path]:
+    png, pdf, csv, provenance = (out / f"{stem}.{kind}" for kind in ("png", "pdf", "csv", "json"))
+    with atomic(png) as file:
+        drawn.figure.savefig(file, dpi=300, format="png", metadata={"Software": None})
+    with atomic(pdf) as file:
+        drawn.figure.savefig(file, format="pdf", metadata={"CreationDate": None})
+    with atomic(csv) as file:
+        drawn.table.to_csv(file, index=False, float_format="%.5g", lineterminator="\n")
+    about = {
+        "figure": stem,
+        "alt": drawn.alt,
+        "caption": drawn.figure.get_supxlabel().replace("\n", " "),
+        "preset": PRESET,
+        "command": f"partcrop-lab figures --only {name}",
+        "versions": {package: version(package) for package in PACKAGES},
+        "code": _code(),
+        "data": digest(csv.read_bytes()),
+        **drawn.about,
+    }
+    write_json(provenance, about)
+    return [png, pdf, csv, provenance]

@@ -1,0 +1,504 @@
+"""Tidy tables and results to matplotlib axes; nothing is computed here.
+
+Every figure of a notebook, a widget, a report and of `figures/` is drawn by these functions. Each takes the axes to
+draw on (`ax`, or `figure` where it lays out several) and makes its own where they are omitted.
+"""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from partcrop_lab.tables import FeatureSteps, describe, roc_table
+
+if TYPE_CHECKING:
+    from partcrop_lab.audit import AuditResult
+    from partcrop_lab.images import Box
+
+BLUE, ORANGE, GREEN, PURPLE, GREY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#7F7F7F", "#D55E00"
+"""Okabe and Ito's colours, which colour-blind readers tell apart."""
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "target": {"color": BLUE, "linestyle": "-", "marker": "o", "linewidth": 2},
+    "untrained": {"color": GREEN, "linestyle": "--", "marker": "s"},
+    "pixels": {"color": ORANGE, "linestyle": "-.", "marker": "^"},
+    "permuted": {"color": GREY, "linestyle": ":", "marker": "x"},
+    "members": {"color": RED, "linestyle": "-"},
+    "non-members": {"color": BLUE, "linestyle": "--"},
+}
+NAMES = {
+    "target": "attack",
+    "untrained": "control: untrained encoder",
+    "pixels": "control: pixels alone",
+    "permuted": "control: permuted labels",
+}
+RELEASED = "RELEASED PROTOCOL: members were augmented, non-members were not"
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "image.interpolation": "nearest",
+}
+
+
+def _styled(draw: Callable) -> Callable:
+    @functools.wraps(draw)
+    def drawn(*arguments: Any, **keywords: Any) -> Any:
+        with mpl.rc_context(STYLE):
+            return draw(*arguments, **keywords)
+
+    return drawn
+
+
+def _new(width: float = 4.6, height: float = 3.4) -> Axes:
+    return plt.figure(figsize=(width, height), layout="constrained").add_subplot()
+
+
+def png(draw: Callable[[Figure], Any], width: float, height: float, dpi: int = 100) -> bytes:
+    """Draw on a figure of this size in inches, without a window or a notebook, and give it as PNG."""
+    data = BytesIO()
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        figure.savefig(data, dpi=dpi, format="png", metadata={"Software": None})
+    return data.getvalue()
+
+
+def caption(figure: Figure | SubFigure, text: str, width: int | None = None) -> None:
+    """Write a caption below a figure, wrapped to its width."""
+    inches = figure.get_figure(root=True).get_size_inches()[0]
+    figure.supxlabel(textwrap.fill(text, width or int(inches * 17)), x=0.01, ha="left", fontsize=7, color="#404040")
+
+
+def mark_released(ax: Axes) -> None:
+    """Say on the face of a plot that it was made with the released protocol."""
+    box = {"facecolor": "white", "edgecolor": RED, "boxstyle": "round,pad=0.5"}
+    text = RELEASED.replace(": ", ":\n")
+    ax.text(0.5, 0.985, text, transform=ax.transAxes, ha="center", va="top", fontsize=7, color=RED, bbox=box, zorder=9)
+
+
+def _own_axes(ax: Axes | None, text: str, **size: float) -> Axes:
+    """The given axes, or new ones on a figure with a caption."""
+    if ax is None:
+        ax = _new(**size)
+        caption(ax.figure, text)
+    return ax
+
+
+@_styled
+def roc(result: AuditResult | pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The ROC on logarithmic axes: target with its 95 % band, controls, the band of permuted labels, chance.
+
+    Args:
+        result: an audit, or a table of `tables.roc_table`.
+        ax: where to draw.
+    """
+    table, names, protocol, text, least = result, dict(NAMES), "matched", "", 1e-3
+    if not isinstance(result, pd.DataFrame):
+        table, protocol, text = roc_table(result), result.settings["protocol"], describe(result)
+        names |= _names_with_auc(result)
+        least = min(0.5, 1 / result.settings["nonmembers"])
+    ax = _own_axes(ax, f"{text} Band: 95 % by bootstrap. Grey: range of fits with permuted labels.", height=4.6)
+    for name, curve in table.groupby("curve", sort=False):
+        look = {key: value for key, value in LOOKS[name].items() if key != "marker"}
+        if name == "permuted":
+            ax.fill_between(curve["fpr"], curve["low"], curve["high"], color=GREY, alpha=0.25, lw=0, label=names[name])
+            continue
+        ax.fill_between(curve["fpr"], curve["low"], curve["high"], color=look["color"], alpha=0.2, lw=0)
+        ax.plot(curve["fpr"], curve["tpr"], label=names[name], **look)
+    ax.plot([1e-4, 1], [1e-4, 1], color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
+    ax.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.6 if protocol == "matched" else 8))
+    ax.set(xlabel="false positive rate", ylabel="true positive rate")
+    ax.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.17))
+    if protocol == "released":
+        mark_released(ax)
+    return ax
+
+
+def _names_with_auc(result: AuditResult) -> dict[str, str]:
+    def label(name: str, row: pd.Series) -> str:
+        return f"{NAMES[name]}, AUC {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+    controls = result.controls.rename(columns={"auc": "value"})
+    rows = {name: controls.loc[name] for name in controls.index if name != "permuted"}
+    return {name: label(name, row) for name, row in {"target": result.metrics.loc["auc"], **rows}.items()}
+
+
+def _draw_box(ax: Axes, box: Box, **look: Any) -> None:
+    x0, y0, x1, y1 = box
+    ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, **{"edgecolor": RED, "linewidth": 1.8} | look))
+
+
+def _pixels(image: Tensor | np.ndarray) -> np.ndarray:
+    """An image (3, H, W), uint8 or float in about [0, 1], as matplotlib wants it."""
+    pixels = np.moveaxis(np.asarray(image), 0, -1)
+    return pixels if pixels.dtype == np.uint8 else pixels.clip(0, 1)
+
+
+@_styled
+def image_with_boxes(
+    image: Tensor | np.ndarray,
+    boxes: Sequence[Box] | Tensor | np.ndarray,
+    ax: Axes | None = None,
+    title: str = "",
+    **look: Any,
+) -> Axes:
+    """An image (3, H, W) with boxes x0, y0, x1, y1 in pixels drawn on it."""
+    ax = ax or _new(2.6, 2.6)
+    height, width = image.shape[-2:]
+    ax.imshow(_pixels(image), extent=(0, width, height, 0))
+    for box in boxes:
+        _draw_box(ax, [float(edge) for edge in box], **look)
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+@_styled
+def image_grid(
+    images: Tensor | np.ndarray,
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    figure: Figure | SubFigure | None = None,
+    inches: float = 0.85,
+) -> Figure | SubFigure:
+    """A contact sheet of images (B, 3, H, W), with a title over each where given."""
+    rows = -(-len(images) // columns)
+    columns = min(columns, len(images))
+    size = columns * inches, rows * (inches + 0.2 * bool(titles))
+    figure = figure or plt.figure(figsize=size, layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for ax in axes:
+        ax.axis("off")
+    for i, image in enumerate(images):
+        axes[i].imshow(_pixels(image))
+        if titles:
+            axes[i].set_title(titles[i], fontsize=7, pad=2)
+    return figure
+
+
+@_styled
+def heatmaps(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """The similarity of a part to every place of its image, one map per encoder, with the part's box.
+
+    Args:
+        table: of `tables.response_table`.
+        axes: one per encoder.
+    """
+    groups = list(table.groupby("encoder", sort=False))
+    if axes is None:
+        figure = plt.figure(figsize=(2.6 * len(groups), 2.5), layout="constrained")
+        axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    size = table.attrs["size"]
+    for ax, (name, one) in zip(axes, groups, strict=True):
+        picture = one.pivot(index="row", columns="column", values="similarity")
+        shown = ax.imshow(picture, cmap="viridis", extent=(0, size, size, 0))
+        _draw_box(ax, table.attrs["box"], edgecolor="white", linewidth=3.4)
+        _draw_box(ax, table.attrs["box"])
+        ax.set(title=name, xlabel="x (px)", ylabel="y (px)", xticks=[0, size // 2, size], yticks=[0, size // 2, size])
+        ax.figure.colorbar(shown, ax=ax, label=_similarity_label(table), shrink=0.9)
+    return np.asarray(axes)
+
+
+def _similarity_label(table: pd.DataFrame) -> str:
+    return "similarity (dot product)" if table.attrs.get("measure", "dot") == "dot" else "similarity (cosine / 0.1)"
+
+
+@_styled
+def similarity_curves(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """Similarity curves over positions, one per encoder; the part's own place is shaded (Fig. 2).
+
+    Args:
+        table: of `tables.response_table`.
+        axes: one per encoder.
+    """
+    groups = list(table.groupby("encoder", sort=False))
+    if axes is None:
+        figure = plt.figure(figsize=(5.2, 1.7 * len(groups)), layout="constrained")
+        axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+    for ax, (name, one) in zip(axes, groups, strict=True):
+        own = one[one["own"] >= 0.25]
+        for position in own["position"]:
+            ax.axvspan(position - 0.5, position + 0.5, color=ORANGE, alpha=0.35, lw=0)
+        ax.plot(one["position"], one["similarity"], color=BLUE, lw=1.2)
+        ax.plot(own["position"], own["similarity"], ls="", marker="o", ms=3.5, color=RED)
+        width = one["column"].max() + 1
+        ax.set(title=name, xlabel="position n (row by row)", ylabel=_similarity_label(table).replace(" (", "\n("))
+        ax.set(xlim=(-0.5, len(one) - 0.5), xticks=range(0, len(one), width * max(1, len(one) // width // 8)))
+    return np.asarray(axes)
+
+
+@_styled
+def part_responses(
+    image: Tensor | np.ndarray,
+    table: pd.DataFrame,
+    title: str = "",
+    figure: Figure | SubFigure | None = None,
+) -> Figure | SubFigure:
+    """An image with its part's box, and for each encoder the part's heat map above its similarity curve (Fig. 2).
+
+    Args:
+        image: (3, S, S).
+        table: of `tables.response_table`.
+        title: over the image.
+        figure: where to draw.
+    """
+    count = table["encoder"].nunique()
+    figure = figure or plt.figure(figsize=(1.9 + 2.5 * count, 4.0), layout="constrained")
+    grid = figure.add_gridspec(2, count + 1, width_ratios=[0.75] + [1] * count, height_ratios=[1.15, 1])
+    image_with_boxes(image, [table.attrs["box"]], figure.add_subplot(grid[0, 0]), title)
+    note = figure.add_subplot(grid[1, 0])
+    note.axis("off")
+    text = "red box, shaded:\nthe part's own place\n\n$s_n = \\langle p, \\chi_n\\rangle$\n$q = \\mathrm{softmax}(s)$"
+    note.text(0, 1, text, va="top", fontsize=8)
+    heatmaps(table, [figure.add_subplot(grid[0, k + 1]) for k in range(count)])
+    curves = similarity_curves(table, [figure.add_subplot(grid[1, k + 1]) for k in range(count)])
+    for ax, (_, one) in zip(curves, table.groupby("encoder", sort=False), strict=True):
+        ax.set_title(f"energies u {one['uniform_energy'].iloc[0]:.2f}, g {one['gaussian_energy'].iloc[0]:.2f} nats")
+    for ax in [*curves[1:]]:
+        ax.set_ylabel("")
+    return figure
+
+
+@_styled
+def feature_curves(table: pd.DataFrame, axes: Sequence[Axes] | None = None, text: str = "") -> np.ndarray:
+    """Mean sorted energies of members and of non-members with 95 % bands, one axes per kind of energy.
+
+    Args:
+        table: of `tables.energy_table`.
+        axes: one per kind.
+        text: for the caption of a figure of its own, e.g. the seed.
+    """
+    groups = list(table.groupby("kind", sort=False))
+    if axes is None:
+        figure = plt.figure(figsize=(0.6 + 3.0 * len(groups), 3.0), layout="constrained")
+        axes = figure.subplots(1, len(groups), squeeze=False)[0]
+        caption(figure, f"Lines: means. Bands: 95 % intervals of the means. {text}")
+    for ax, (kind, one) in zip(axes, groups, strict=True):
+        for side, curve in one.groupby("side", sort=False):
+            ax.fill_between(curve["rank"], curve["low"], curve["high"], color=LOOKS[side]["color"], alpha=0.25, lw=0)
+            ax.plot(curve["rank"], curve["mean"], label=f"{side}, n = {curve['n'].iloc[0]}", **LOOKS[side])
+        ax.set(title=f"{kind} energy", xlabel="rank of the part", ylabel="energy (nats)", ylim=(0, None))
+        ax.legend()
+    return np.asarray(axes)
+
+
+@_styled
+def one_feature(
+    energies: pd.DataFrame, table: pd.DataFrame | None = None, axes: Sequence[Axes] | None = None
+) -> np.ndarray:
+    """One image's sorted energies, over the mean members' and non-members'.
+
+    Args:
+        energies: columns kind, rank, energy (nats).
+        table: of `tables.energy_table`, drawn behind it.
+        axes: one per kind.
+    """
+    groups = list(energies.groupby("kind", sort=False))
+    if axes is None:
+        figure = plt.figure(figsize=(0.6 + 3.0 * len(groups), 2.8), layout="constrained")
+        axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    if table is not None:
+        feature_curves(table[table["kind"].isin([kind for kind, _ in groups])], axes)
+    for ax, (kind, one) in zip(axes, groups, strict=True):
+        ax.plot(one["rank"], one["energy"], color="black", lw=1.4, marker=".", ms=4, label="this image")
+        ax.set(title=f"{kind} energy, sorted", xlabel="rank of the part", ylabel="energy (nats)", ylim=(0, None))
+        ax.legend()
+    return np.asarray(axes)
+
+
+@_styled
+def part_steps(steps: FeatureSteps, number: int = 0, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """One part from its similarity curve to its response and the targets that its energies compare it with.
+
+    Args:
+        steps: of `tables.feature_steps`.
+        number: which part.
+        axes: two.
+    """
+    if axes is None:
+        axes = plt.figure(figsize=(6.6, 2.6), layout="constrained").subplots(1, 2)
+    one, energies = steps.part(number), steps.energies[steps.energies["part"] == number]
+    axes[0].plot(one["position"], one["similarity"], color=BLUE, lw=1.2)
+    axes[0].set(title=f"part {number}: similarity curve s", xlabel="position n (row by row)", ylabel="similarity")
+    axes[1].plot(one["position"], one["response"], color=BLUE, lw=1.2, label="response\nq = softmax(s)")
+    looks = {"uniform": (ORANGE, "--"), "gaussian": (GREEN, "-.")}
+    for kind, energy in zip(energies["kind"], energies["energy"], strict=True):
+        colour, line = looks[kind]
+        axes[1].plot(
+            one["position"], one[kind], color=colour, ls=line, lw=1.2, label=f"{kind} target\nenergy {energy:.2f} nats"
+        )
+    axes[1].set(title="response and targets", xlabel="position n (row by row)", ylabel="probability")
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return np.asarray(axes)
+
+
+@_styled
+def feature_steps(
+    steps: FeatureSteps,
+    number: int = 0,
+    means: pd.DataFrame | None = None,
+    figure: Figure | SubFigure | None = None,
+    shown: int = 32,
+) -> Figure | SubFigure:
+    """Every step from an image to its membership feature: parts, one part's response, sorted energies.
+
+    Args:
+        steps: of `tables.feature_steps`.
+        number: the part whose response is drawn; its box is the thick red one.
+        means: of `tables.energy_table`, drawn behind the feature.
+        figure: where to draw.
+        shown: at most so many parts in the contact sheet.
+    """
+    figure = figure or plt.figure(figsize=(8.6, 6.6), layout="constrained")
+    rows = figure.subfigures(3, 1, height_ratios=[1.15, 1, 1.1])
+    left, right = rows[0].subfigures(1, 2, width_ratios=[1, 2.6])
+    ax = image_with_boxes(steps.image, steps.boxes, left.subplots(), f"1  {len(steps.boxes)} parts cut", linewidth=0.5)
+    _draw_box(ax, steps.boxes[number].tolist(), linewidth=2.5)
+    image_grid(steps.parts[:shown], columns=11, figure=right)
+    right.suptitle(
+        f"2  the first {min(shown, len(steps.parts))} parts, resized to {steps.parts.shape[-1]} px", fontsize=9
+    )
+    part_steps(steps, number, rows[1].subplots(1, 2))
+    rows[1].suptitle("3  each part is compared with every position of the image", fontsize=9)
+    one_feature(steps.feature, means, rows[2].subplots(1, steps.energies["kind"].nunique(), squeeze=False)[0])
+    rows[2].suptitle("4  the energies, sorted, are the membership feature", fontsize=9)
+    return figure
+
+
+@_styled
+def score_histogram(result: AuditResult, ax: Axes | None = None, bins: int = 30) -> Axes:
+    """Out-of-fold scores of members and of non-members; the attackers' own threshold is 0.
+
+    The outermost bins also hold the one per cent of scores beyond them on either side.
+    """
+    ax = _own_axes(ax, f"{describe(result)} The outermost bins also hold the scores beyond them.")
+    scores = result.scores
+    edges = np.linspace(*scores["score"].quantile([0.01, 0.99]), bins + 1)
+    for side, chosen in (("members", scores["member"]), ("non-members", ~scores["member"])):
+        look, here = LOOKS[side], scores.loc[chosen, "score"].clip(edges[0], edges[-1])
+        shade = {"histtype": "stepfilled", "alpha": 0.25, "color": look["color"]}
+        ax.hist(here, edges, **shade, label=f"{side}, n = {len(here)}")
+        ax.hist(here, edges, histtype="step", linewidth=1.3, color=look["color"], linestyle=look["linestyle"])
+    ax.axvline(0, color="black", lw=0.8, ls=":")
+    ax.set(xlabel="score (log-odds of membership, out of fold)", ylabel="images")
+    if result.settings["protocol"] == "released":
+        ax.set_ylim(0, ax.get_ylim()[1] * 1.3)
+        mark_released(ax)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return ax
+
+
+def _chance(result: AuditResult) -> dict[str, float]:
+    share = result.settings["members"] / (result.settings["members"] + result.settings["nonmembers"])
+    halves = dict.fromkeys(("auc", "balanced_accuracy"), 0.5)
+    return halves | {"precision": share, "advantage": 0.0, "tpr_at_1_fpr": 0.01, "tpr_at_0.1_fpr": 0.001}
+
+
+@_styled
+def metrics_bars(result: AuditResult, ax: Axes | None = None) -> Axes:
+    """Every metric with its 95 % interval, and what guessing would give (a small black line)."""
+    ax = _own_axes(ax, f"{describe(result)} Bars: 95 % intervals. Black lines: chance.", height=3.2)
+    table = result.metrics.drop(index="epsilon_lower")
+    for place, (name, row) in enumerate(table.iterrows()):
+        if np.isfinite(row["value"]):
+            ax.plot([row["low"], row["high"]], [place, place], color=BLUE, lw=3, alpha=0.4, solid_capstyle="butt")
+            ax.plot(row["value"], place, "o", color=BLUE)
+            ax.text(1.04, place, f"{row['value']:.3f}", va="center", fontsize=8)
+        else:
+            ax.text(0.02, place, row["note"], va="center", fontsize=7, color=GREY)
+        if name in (chance := _chance(result)) and np.isfinite(row["value"]):
+            ax.plot([chance[name]] * 2, [place - 0.3, place + 0.3], color="black", lw=1)
+    names = [name.replace("_", " ").replace("tpr at", "TPR at").replace(" fpr", " % FPR") for name in table.index]
+    ax.set(yticks=range(len(table)), yticklabels=names)
+    ax.set(xlim=(-0.02, 1.18), xlabel="value", xticks=np.arange(0, 1.1, 0.25))
+    ax.set_ylim(len(table) - 0.4, -0.6 if result.settings["protocol"] == "matched" else -2.2)
+    if result.settings["protocol"] == "released":
+        mark_released(ax)
+    return ax
+
+
+@_styled
+def aucs(
+    table: pd.DataFrame, by: str, ax: Axes | None = None, xlabel: str = "", text: str = "", join: bool = True
+) -> Axes:
+    """AUCs of an attack and of its controls with 95 % intervals, over settings (Figs. 4 and 5).
+
+    Args:
+        table: of `tables.auc_table`, of several audits told apart by the column `by`.
+        by: the column that goes along the x axis.
+        ax: where to draw.
+        xlabel: what `by` is, with its unit.
+        text: for the caption of a figure of its own.
+        join: whether a line joins the settings, for settings that have an order.
+    """
+    ax = _own_axes(ax, f"{text} Bars: 95 % intervals (permuted labels: range of the fits).")
+    order = list(dict.fromkeys(table[by]))
+    for shift, (name, one) in enumerate(table.groupby("curve", sort=False)):
+        x = np.array([order.index(value) for value in one[by]]) + 0.1 * (shift - 1)
+        reach = np.stack([one["auc"] - one["low"], one["high"] - one["auc"]]).clip(0)
+        look = LOOKS[name] if join else LOOKS[name] | {"linestyle": ""}
+        ax.errorbar(x, one["auc"], reach, capsize=2.5, ms=5, label=NAMES[name], **look)
+    ax.axhline(0.5, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
+    ax.set(xticks=range(len(order)), xticklabels=[str(value) for value in order], xlim=(-0.5, len(order) - 0.5))
+    ax.set(xlabel=xlabel or by, ylabel="AUC of telling members\nfrom non-members", ylim=(0.35, 1.02))
+    for place, value in enumerate(order):
+        if "released" in set(table.loc[table[by] == value, "protocol"]):
+            ax.text(place, 0.36, "members augmented,\nnon-members not", color=RED, ha="center", fontsize=7)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+@_styled
+def loss_curve(table: pd.DataFrame, ax: Axes | None = None, ylabel: str = "binary cross-entropy (nats)") -> Axes:
+    """Training loss by epoch, one line per value of the column `fold` or `encoder` where there is one."""
+    ax = _own_axes(ax, "")
+    by = next((name for name in ("fold", "encoder") if name in table), None)
+    for number, (name, one) in enumerate(table.groupby(by, sort=False) if by else [("", table)]):
+        colour = (BLUE, RED, GREEN, ORANGE, PURPLE)[number % 5]
+        ax.plot(one["epoch"], one["loss"], color=colour, lw=1.4, label=f"{by} {name}")
+    ax.set(xlabel="epoch", ylabel=ylabel, title="loss on the attacker's own training images")
+    if by:
+        ax.legend()
+    return ax
+
+
+@_styled
+def accuracy_by_epoch(result: AuditResult, ax: Axes | None = None) -> Axes:
+    """Held-out accuracy after each epoch of the attacker: what reporting the best epoch would have added.
+
+    Args:
+        result: of an audit with ``protocol="released"``.
+        ax: where to draw.
+    """
+    ax = _own_axes(ax, describe(result))
+    curve = np.asarray(result.settings["accuracy_by_epoch"])
+    best = int(curve.argmax())
+    ax.plot(np.arange(1, len(curve) + 1), curve, color=BLUE, lw=1.2)
+    ax.plot(best + 1, curve[best], "v", color=RED, label=f"best epoch, as the released code reports: {curve[best]:.3f}")
+    ax.plot(len(curve), curve[-1], "o", color=BLUE, label=f"last epoch: {curve[-1]:.3f}")
+    ax.axhline(0.5, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
+    low, high = min(0.45, curve.min()), curve.max()
+    ax.set(xlabel="epoch of the attacker", ylabel="balanced accuracy,\nheld out", ylim=(low, high + 0.7 * (high - low)))
+    ax.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2))
+    mark_released(ax)
+    return ax

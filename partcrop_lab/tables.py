@@ -1,0 +1,250 @@
+"""Results and responses as tidy tables: what every plot draws and every figure's CSV holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from torch import Tensor
+
+from partcrop_lab.audit.metrics import fold_ranks, roc_points
+from partcrop_lab.audit.stats import LEVEL
+from partcrop_lab.parts import cut_parts, gaussian_target, part_boxes, part_response, response_energy, similarity
+
+if TYPE_CHECKING:
+    from partcrop_lab.attacks import PartCrop
+    from partcrop_lab.audit import AuditResult
+    from partcrop_lab.encoders import Encoder
+    from partcrop_lab.images import Box, ImageSet
+
+GRID = np.logspace(-4, 0, 161)
+"""False positive rates at which ROC curves are tabulated."""
+
+CONTROLS = ("untrained", "pixels")
+
+
+def own_place(box: Box, size: int, shape: tuple[int, int]) -> np.ndarray:
+    """The share of each position's cell that a box covers, (h, w) in [0, 1].
+
+    Args:
+        box: x0, y0, x1, y1 in pixels.
+        size: the image's side in pixels.
+        shape: (h, w) of the feature map.
+
+    >>> own_place((0, 0, 32, 16), 64, (2, 2))
+    array([[0.5, 0. ],
+           [0. , 0. ]])
+    """
+
+    def covered(low: float, high: float, cells: int) -> np.ndarray:
+        edges = np.linspace(0, size, cells + 1)
+        return (np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1])).clip(0) * cells / size
+
+    x0, y0, x1, y1 = box
+    return np.outer(covered(y0, y1, shape[0]), covered(x0, x1, shape[1]))
+
+
+def response_table(
+    encoders: Sequence[Encoder],
+    image: Tensor,
+    box: Box,
+    feature_maps: Sequence[Tensor] | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """How several encoders respond to one part of one image (Fig. 2).
+
+    Args:
+        encoders: whose responses are compared.
+        image: (3, S, S) uint8.
+        box: the part's x0, y0, x1, y1 in pixels.
+        feature_maps: (1, L, D) of the image for each encoder, where they are known already.
+        options: pooling, measure, part_size, flip of `part_response`.
+
+    Returns:
+        One row per encoder and position: encoder, position, row, column, similarity, response, own (the share of
+        the position's cell that the box covers), and the energies uniform_energy and gaussian_energy in nats.
+        Its `attrs` hold the box, the image's size and the measure.
+    """
+    maps, tables = feature_maps or [None] * len(encoders), []
+    for encoder, feature_map in zip(encoders, maps, strict=True):
+        found = part_response(encoder, image, box, feature_map=feature_map, **options)
+        rows, columns = np.indices(found.heatmap.shape)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "encoder": encoder.name,
+                    "position": np.arange(found.heatmap.size),
+                    "row": rows.ravel(),
+                    "column": columns.ravel(),
+                    "similarity": found.similarity,
+                    "response": found.response,
+                    "own": own_place(found.box, image.shape[-1], found.heatmap.shape).ravel(),
+                    "uniform_energy": found.uniform_energy,
+                    "gaussian_energy": found.gaussian_energy,
+                }
+            )
+        )
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs = {"box": found.box, "size": image.shape[-1], "measure": options.get("measure", "dot")}
+    return table
+
+
+def energy_table(features: np.ndarray, member: np.ndarray, kind: str = "both") -> pd.DataFrame:
+    """Mean sorted energies of members and of non-members, each with the 95 % interval of the mean.
+
+    Args:
+        features: (n, N) energies of one kind, or (n, 2N) of "both", sorted in descending order.
+        member: (n,) bool.
+        kind: "uniform", "gaussian" or "both".
+
+    Returns:
+        One row per kind, side and rank: kind, side, rank (from 1), mean, low, high (nats), n.
+    """
+    kinds = ("uniform", "gaussian") if kind == "both" else (kind,)
+    z, rows = stats.norm.ppf(0.5 + LEVEL / 2), []
+    for name, block in zip(kinds, np.split(np.asarray(features, float), len(kinds), axis=1), strict=True):
+        for side, chosen in (("members", member), ("non-members", ~member)):
+            here = block[chosen]
+            mean, half = here.mean(0), z * here.std(0, ddof=1) / np.sqrt(len(here))
+            columns = {"mean": mean, "low": mean - half, "high": mean + half, "n": len(here)}
+            rows.append(pd.DataFrame({"kind": name, "side": side, "rank": np.arange(1, len(mean) + 1), **columns}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def auc_table(results: Mapping[Any, AuditResult], by: str = "setting") -> pd.DataFrame:
+    """The AUCs of several audits and of their controls, with intervals.
+
+    Args:
+        results: audits by the setting that tells them apart.
+        by: what that setting is; the name of its column.
+
+    Returns:
+        Columns `by`, curve ("target", "untrained", "pixels", "permuted"), auc, low, high, p_value, and protocol; the
+        interval of "permuted" is the range of its fits.
+    """
+    return pd.concat([_aucs(one).assign(**{by: name}) for name, one in results.items()], ignore_index=True)
+
+
+def _aucs(result: AuditResult) -> pd.DataFrame:
+    value, low, high = result.metrics.loc["auc", ["value", "low", "high"]].astype(float)
+    target = {"curve": "target", "auc": value, "low": low, "high": high, "p_value": result.p_value}
+    controls = result.controls.rename_axis("curve").reset_index()[[*target]] if len(result.controls) else None
+    table = pd.concat([pd.DataFrame([target]), controls], ignore_index=True)
+    return table.assign(protocol=result.settings["protocol"])
+
+
+def roc_table(result: AuditResult, bootstraps: int = 200, seed: int = 0) -> pd.DataFrame:
+    """ROC curves of within-fold ranks (METHODS 3.5), at `GRID`.
+
+    Args:
+        result: an audit.
+        bootstraps: resamples, within each fold and side, for the target's pointwise 95 % band.
+        seed: of the resamples.
+
+    Returns:
+        One row per curve and false positive rate: curve ("target", "untrained", "pixels", "permuted"), fpr, tpr, low,
+        high. The controls have no band; "permuted" has the lowest and highest curve of its fits and no tpr.
+    """
+    scores, rng = result.scores, np.random.default_rng(seed)
+    member, fold = scores["member"].to_numpy(bool), scores["fold"].to_numpy()
+    strata = [np.flatnonzero((fold == k) & (member == side)) for k in np.unique(fold) for side in (True, False)]
+    tables = []
+    for curve in ("target", *(name for name in CONTROLS if name in scores)):
+        ranks = fold_ranks(scores["score" if curve == "target" else curve].to_numpy(), fold)
+        table = pd.DataFrame({"curve": curve, "fpr": GRID, "tpr": _steps(ranks, member), "low": np.nan, "high": np.nan})
+        if curve == "target":
+            draws = [np.concatenate([rng.choice(rows, len(rows)) for rows in strata]) for _ in range(bootstraps)]
+            curves = [_steps(ranks[rows], member[rows]) for rows in draws]
+            table["low"], table["high"] = np.quantile(curves, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+        tables.append(table)
+    if len(result.null_band):
+        tables.append(result.null_band.assign(curve="permuted", tpr=np.nan)[["curve", "fpr", "tpr", "low", "high"]])
+    return pd.concat(tables, ignore_index=True)
+
+
+def _steps(ranks: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """The ROC's true positive rate at each of `GRID`: of the best threshold that keeps to it, never interpolated."""
+    fpr, tpr = roc_points(ranks, member)
+    return tpr[np.searchsorted(fpr, GRID + 1e-12, side="right") - 1]
+
+
+def describe(result: AuditResult) -> str:
+    """What a figure's caption says of an audit: sizes, encoder, attack, attacker, folds, seeds, protocol."""
+    s = result.settings
+    encoder, seeds = s["encoder"], f"seed {s['seed']}" + (f", {s['repeats']} repeats" if s["repeats"] > 1 else "")
+    trained = f" (N = {encoder['N']}, T = {encoder['T']} epochs)" if {"N", "T"} <= encoder.keys() else ""
+    return (
+        f"{s['members']} members + {s['nonmembers']} non-members of {s['size']} px; "
+        f"encoder {encoder['name']}{trained}; attack {s['attack']['attack']}, {s['queries']} queries an image; "
+        f"attacker {s['attacker']}, {s['folds']} folds, {seeds}; {s['protocol']} protocol."
+    )
+
+
+@dataclass(frozen=True)
+class FeatureSteps:
+    """How one image becomes a membership feature, step by step (METHODS 1, 2).
+
+    Attributes:
+        image: (3, S, S) uint8.
+        boxes: (N, 4) the parts' x0, y0, x1, y1 in pixels.
+        parts: (N, 3, p, p) float32, the resized parts as the encoder gets them.
+        curves: (N, L) similarity curves s_i.
+        gaussian: (N, L) Gaussian targets G_i.
+        energies: columns kind, part (in the order of `boxes`), energy in nats.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    parts: Tensor
+    curves: Tensor
+    gaussian: Tensor
+    energies: pd.DataFrame
+
+    @property
+    def feature(self) -> pd.DataFrame:
+        """The energies of each kind in descending order: columns kind, rank (from 1), energy."""
+        ordered = self.energies.sort_values(["kind", "energy"], ascending=[False, False], ignore_index=True)
+        rank = ordered.groupby("kind", sort=False).cumcount() + 1
+        return ordered.assign(rank=rank)[["kind", "rank", "energy"]]
+
+    def part(self, number: int) -> pd.DataFrame:
+        """One part's step from curve to energy: columns position, similarity, response, uniform, gaussian."""
+        curve = self.curves[number]
+        return pd.DataFrame(
+            {
+                "position": np.arange(len(curve)),
+                "similarity": curve.numpy(),
+                "response": curve.softmax(-1).numpy(),
+                "uniform": 1 / len(curve),
+                "gaussian": self.gaussian[number].numpy(),
+            }
+        )
+
+
+def feature_steps(encoder: Encoder, images: ImageSet, index: int, attack: PartCrop, seed: int = 0) -> FeatureSteps:
+    """The steps of `attack` on one image of a set: the same crops and energies as `attack.features`.
+
+    Args:
+        encoder: the encoder attacked.
+        images: where the image is.
+        index: which one.
+        attack: its settings; of `kind` "both", both kinds are given.
+        seed: of crops and Gaussian targets.
+    """
+    image = images[index]
+    hashed = hashlib.sha256(image.numpy().data).hexdigest()
+    crops = part_boxes([hashed], attack.crops, images.size, attack.scale, seed=seed)
+    parts = cut_parts(image[None], crops, attack.part_size or encoder.part_size)[0]
+    vectors = encoder.vectors(parts, attack.pooling).cpu()
+    curves = similarity(vectors[None], encoder.feature_map(image[None]).cpu(), attack.measure_by)[0]
+    gaussian = gaussian_target(*curves.shape, seed)
+    found = {"uniform": response_energy(curves), "gaussian": response_energy(curves, gaussian)}
+    number = np.arange(attack.crops)
+    kinds = found if attack.kind == "both" else [attack.kind]
+    energies = [pd.DataFrame({"kind": kind, "part": number, "energy": found[kind].numpy()}) for kind in kinds]
+    return FeatureSteps(image, crops.boxes[0], parts, curves, gaussian, pd.concat(energies, ignore_index=True))

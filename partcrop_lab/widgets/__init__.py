@@ -1,0 +1,17 @@
+"""Panels for notebooks: the package's functions behind ipywidgets, one panel a file; no science inside."""
+
+from partcrop_lab.widgets.attacker_bench import attacker_bench
+from partcrop_lab.widgets.feature_builder import feature_builder
+from partcrop_lab.widgets.panel import ERROR_CLASS, Drawing, Panel
+from partcrop_lab.widgets.part_explorer import part_explorer
+from partcrop_lab.widgets.trap_demo import trap_demo
+
+__all__ = [
+    "ERROR_CLASS",
+    "Drawing",
+    "Panel",
+    "attacker_bench",
+    "feature_builder",
+    "part_explorer",
+    "trap_demo",
+]

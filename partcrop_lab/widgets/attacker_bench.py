@@ -1,0 +1,116 @@
+"""Attacker bench: choose an attack and an attacker, train it with live loss, and see the audit with its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from partcrop_lab import plots, report
+from partcrop_lab.attacks import ATTACKERS, Attack, PartCrop
+from partcrop_lab.attacks.attackers import MLPAttacker, make_attacker
+from partcrop_lab.audit import audit
+from partcrop_lab.audit.crossfit import assign_folds, cross_fit
+from partcrop_lab.audit.result import AuditResult
+from partcrop_lab.encoders import Encoder
+from partcrop_lab.images import MembershipSplit
+from partcrop_lab.widgets.panel import Drawing, Panel
+
+ATTACKS = {
+    "PartCrop, 32 parts": PartCrop(crops=32),
+    "PartCrop, 128 parts": PartCrop(),
+    "PartCrop, 32 parts, uniform energies": PartCrop(crops=32, kind="uniform"),
+    "PartCrop, 32 parts, cosine": PartCrop(crops=32, measure_by="cosine"),
+}
+EVERY = 10
+"""Epochs between two drawings of the loss."""
+
+
+def attacker_bench(
+    encoders: Sequence[Encoder],
+    split: MembershipSplit | None = None,
+    attacks: Mapping[str, Attack] | None = None,
+    permutations: int = 3,
+) -> Panel:
+    """A panel that trains attackers and audits them.
+
+    Args:
+        encoders: those one can choose from.
+        split: members and non-members; each encoder's own where omitted.
+        attacks: those one can choose from, by the name shown; a few settings of PartCrop where omitted.
+        permutations: fits with permuted labels.
+
+    Returns:
+        A panel with the controls encoder, attack, attacker, folds and seed, and a button. Its attribute `results`
+        holds the results so far.
+    """
+    by_name, attacks = {encoder.name: encoder for encoder in encoders}, dict(attacks or ATTACKS)
+    panel: Panel | None = None
+    results: list[AuditResult] = []
+
+    def show(share: float, text: str, png: bytes | None = None) -> None:
+        if panel is not None:
+            panel.advance(share, text, png)
+
+    def draw(encoder, attack, attacker, folds, seed) -> Drawing:
+        chosen, asked = by_name[encoder], attacks[attack]
+        over = split or chosen.split
+        show(0.0, f"{asked.queries} queries for each of {len(over.images)} images ...")
+        train_live(asked.features(chosen, over.images, seed), over.member, attacker, folds, seed, show)
+        show(1.0, "controls: untrained encoder, pixels, permuted labels ...")
+        result = audit(chosen, over, asked, attacker, folds, seed, permutations=permutations)
+        results.append(result)
+        return Drawing(
+            plots.png(lambda figure: _draw_result(result, figure), 9.2, 4.7, 85), report.html_summary(result)
+        )
+
+    controls = {
+        "encoder": widgets.Dropdown(options=list(by_name), description="encoder"),
+        "attack": widgets.Dropdown(options=list(attacks), description="attack"),
+        "attacker": widgets.Dropdown(options=list(ATTACKERS), value="logistic", description="attacker"),
+        "folds": widgets.IntSlider(value=2, min=2, max=5, description="folds"),
+        "seed": widgets.BoundedIntText(value=0, min=0, max=9999, description="seed"),
+    }
+    panel = Panel("Attacker bench", controls, draw, button="Train and audit")
+    panel.results = results
+    return panel
+
+
+def train_live(
+    X: np.ndarray, member: np.ndarray, attacker: str, folds: int, seed: int, show: Callable[..., None]
+) -> pd.DataFrame:
+    """Fit the attacker of every fold, as the audit does, and show its loss on the way.
+
+    Args:
+        X: (n, F) membership features.
+        member: (n,) bool.
+        attacker: its name; one that is not trained in epochs shows nothing.
+        folds, seed: of the audit.
+        show: called with the share done, a text and a picture.
+
+    Returns:
+        Columns fold, epoch, loss.
+    """
+    made, losses = make_attacker(attacker), []
+    if not isinstance(made, MLPAttacker):
+        return pd.DataFrame(columns=["fold", "epoch", "loss"])
+
+    def note(epoch: int, loss: float, current: MLPAttacker) -> None:
+        fold = sum(row["epoch"] == made.epochs for row in losses)
+        losses.append({"fold": fold, "epoch": epoch + 1, "loss": loss})
+        if (epoch + 1) % EVERY == 0:
+            table = pd.DataFrame(losses)
+            png = plots.png(lambda figure: plots.loss_curve(table, figure.subplots()), 4.6, 2.8, 85)
+            show(len(losses) / (folds * made.epochs), f"fold {fold}, epoch {epoch + 1}, loss {loss:.3f}", png)
+
+    cross_fit(X, member, assign_folds(member, folds, seed), attacker, 100 * seed, on_epoch=note)
+    return pd.DataFrame(losses)
+
+
+def _draw_result(result: AuditResult, figure: Figure) -> None:
+    left, right = figure.subplots(1, 2)
+    plots.roc(result, left)
+    plots.score_histogram(result, right)

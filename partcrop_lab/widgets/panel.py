@@ -1,0 +1,152 @@
+"""What every panel is: controls, a drawing of their state, and one line that says what went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+
+ERROR_CLASS = "partcrop-error"
+"""The CSS class of the error line, by which tests find it in a saved notebook."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a panel shows: a picture as PNG, and words below it as HTML."""
+
+    png: bytes
+    html: str = ""
+
+
+class Panel(widgets.VBox):
+    """Controls above, the drawing of their values below; an error is one readable line, and is never lost.
+
+    Args:
+        title: of the panel.
+        controls: widgets by name; their values are the arguments of `draw`.
+        draw: called with all values by name whenever one changes; returns what to show.
+        button: a label: the drawing is then made at its press alone, and not at every change.
+        beside: a widget shown left of the picture.
+
+    Attributes:
+        controls: as given.
+        picture: the drawing, an image widget.
+        words: what stands below it.
+        error: the error line, empty while all is well.
+        bars: where progress bars appear.
+        button: the button, or None.
+
+    >>> def draw(size):
+    ...     return Drawing(b"", f"size {size}")
+    >>> panel = Panel("a panel", {"size": widgets.IntSlider(3)}, draw)
+    >>> panel.controls["size"].value = 4
+    >>> panel.words.value, panel.error.value
+    ('size 4', '')
+    """
+
+    def __init__(
+        self,
+        title: str,
+        controls: dict[str, widgets.Widget],
+        draw: Callable[..., Drawing],
+        button: str | None = None,
+        beside: widgets.Widget | None = None,
+    ) -> None:
+        self.controls, self._draw, self._quiet = controls, draw, False
+        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+        self.words, self.error, self.status = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.error.add_class(ERROR_CLASS)
+        self.bars = widgets.Output()
+        self.bar = widgets.FloatProgress(max=1.0, layout=widgets.Layout(visibility="hidden", width="16rem"))
+        self.button = widgets.Button(description=button, button_style="primary") if button else None
+        for control in controls.values():
+            control.style.description_width = "5.5rem"
+            if self.button is None:
+                control.observe(lambda change: self.update(), "value")
+        if self.button is not None:
+            self.button.on_click(lambda pressed: self.update())
+        wrapped = widgets.Layout(flex_flow="row wrap", align_items="flex-start")
+        super().__init__(
+            [
+                widgets.HTML(f"<b>{escape(title)}</b>"),
+                widgets.Box(list(controls.values()), layout=wrapped),
+                widgets.HBox([*filter(None, [self.button]), self.bar, self.status]),
+                self.error,
+                self.bars,
+                widgets.Box([*filter(None, [beside]), self.picture], layout=wrapped),
+                self.words,
+            ]
+        )
+        self.update()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The value of every control by its name."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def update(self) -> None:
+        """Draw the present values, or show why that cannot be done."""
+        if self._quiet:
+            return
+        self._busy(True)
+        start = time.perf_counter()
+        with self.bars:
+            try:
+                drawing = self._draw(**self.values)
+                self.picture.value, self.words.value, self.error.value = drawing.png, drawing.html, ""
+            except Exception as error:  # whatever it is, the reader of the notebook must see it
+                self.error.value = _error_line(error)
+        self._busy(False)
+        self.status.value = f"<small>{time.perf_counter() - start:.2f} s</small>"
+
+    def guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """A callback whose errors are shown in this panel, too."""
+
+        def called(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:  # as in `update`
+                self.error.value = _error_line(error)
+
+        return called
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Change several controls within, and draw once at the end."""
+        self._quiet, before = True, self._quiet
+        try:
+            yield
+        finally:
+            self._quiet = before
+        self.update()
+
+    def advance(self, share: float, text: str, png: bytes | None = None) -> None:
+        """Show how far long work has come, from 0 to 1, and a picture on the way."""
+        self.bar.layout.visibility, self.bar.value = "visible", share
+        self.status.value = f"<small>{escape(text)}</small>"
+        if png is not None:
+            self.picture.value = png
+
+    def _busy(self, busy: bool) -> None:
+        if busy:
+            self.status.value = "<small>working ...</small>"
+        else:
+            self.bar.layout.visibility = "hidden"
+        if self.button is not None:
+            self.button.disabled = busy
+
+
+def _error_line(error: Exception) -> str:
+    """One readable line; of errors that are not the user's, the way to them is folded away below it."""
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    line = f'<b style="color: #B00020">&#9888; {escape(kind + (str(error) or "no message"))}</b>'
+    if isinstance(error, ValueError):
+        return line
+    trace = escape("".join(traceback.format_exception(error)))
+    return f"{line}<details><summary>where</summary><pre>{trace}</pre></details>"

@@ -1,0 +1,87 @@
+import json
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+import partcrop_lab as pl
+from partcrop_lab import figures
+from partcrop_lab.figures import FIGURES, make_figures
+
+SHAPE = {"image_size": 64, "patch_size": 16, "depth": 1, "embed_dim": 24, "num_heads": 3, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def small_split():
+    return pl.member_split(pl.load_images("partshapes", n=80, size=64, seed=5), members=24)
+
+
+@pytest.fixture
+def small_zoo(monkeypatch, small_split):
+    """Untrained encoders with a split, in the zoo's place, and small sizes."""
+
+    def load(name):
+        card = {"recipe": "mae", "N": 24, "T": 0, "split": small_split.record(), "split_digest": small_split.digest}
+        return pl.load_encoder("random:vit_tiny_patch16_224", name=name, card=card, seed=len(name), **SHAPE)
+
+    monkeypatch.setattr(figures, "load_encoder", load)
+    monkeypatch.setattr(figures, "TRAP_IMAGES", 24)
+    monkeypatch.setattr(figures, "CROPS", (4, 8))
+    monkeypatch.setattr(figures, "SCALES", ((0.08, 0.2),))
+
+
+def test_every_figure_is_written_with_its_data_and_its_provenance(small_zoo, tmp_path):
+    paths = make_figures(tmp_path, ["fig2", "fig4"], progress=False)
+    assert [path.name for path in paths[:4]] == [
+        f"fig2_part_responses.{kind}" for kind in ("png", "pdf", "csv", "json")
+    ]
+    assert sorted(paths) == sorted(tmp_path.iterdir())
+    with Image.open(tmp_path / "fig4_crop_number.png") as picture:
+        assert picture.info["dpi"] == pytest.approx((300, 300), abs=1)
+    about = json.loads((tmp_path / "fig4_crop_number.json").read_text())
+    assert about["preset"] == "classroom" and about["command"] == "partcrop-lab figures --only fig4"
+    assert about["seeds"] == [0] and about["n"] == ["24 + 24"] and about["protocols"] == ["matched"]
+    assert len(about["alt"]) > 60 and "24 members + 24 non-members" in about["caption"] and about["versions"]["torch"]
+    table = pd.read_csv(tmp_path / "fig4_crop_number.csv")
+    assert set(table["crops"]) == {4, 8} and {"auc", "low", "high", "curve"} <= set(table)
+
+
+def test_figures_of_one_machine_are_the_same_bytes_again(small_zoo, tmp_path, monkeypatch):
+    for folder in ("cold", "warm"):
+        make_figures(tmp_path / folder, ["roc"], progress=False)
+        monkeypatch.setattr(figures, "audit", None)  # the second time every audit comes from the cache
+    for path in (tmp_path / "cold").iterdir():
+        assert path.read_bytes() == (tmp_path / "warm" / path.name).read_bytes(), path.name
+
+
+def test_the_trap_is_labelled_as_released_and_says_what_the_controls_found(small_zoo, tmp_path):
+    make_figures(tmp_path, ["trap"], progress=False)
+    about = json.loads((tmp_path / "evaluation_trap.json").read_text())
+    assert about["protocols"] == ["matched", "released"] and "released protocol" in about["alt"]
+    table = pd.read_csv(tmp_path / "evaluation_trap.csv")
+    assert {"target", "untrained", "pixels", "accuracy by epoch"} <= set(table["curve"])
+
+
+def test_the_contact_sheet_shows_every_class(tmp_path):
+    make_figures(tmp_path, ["partshapes"], progress=False)
+    table = pd.read_csv(tmp_path / "partshapes.csv")
+    assert table["class"].value_counts().tolist() == [8] * 10
+
+
+def test_the_largest_part_is_the_one_that_is_drawn():
+    images = pl.load_images("partshapes", n=60, size=32)
+    best = figures.largest_part(images, "chair", "seat")
+    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (b["seat"] for b in images.part_boxes if "seat" in b)]
+    x0, y0, x1, y1 = images.part_boxes[best]["seat"]
+    assert (x1 - x0) * (y1 - y0) == max(areas)
+
+
+def test_an_unknown_figure_is_refused_with_the_right_names(tmp_path):
+    with pytest.raises(ValueError, match=f"no figure fig9; there are {', '.join(FIGURES)}"):
+        make_figures(tmp_path, ["fig9"])
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(pl.BadInput, match="cannot write"):
+        make_figures(tmp_path / "file", ["partshapes"], progress=False)

@@ -1,0 +1,103 @@
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from partcrop_lab.widgets import ERROR_CLASS
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+LIMIT = 180
+
+
+def run(notebook, folder):
+    """Execute every cell in a fresh kernel, and keep the state of the widgets."""
+    NotebookClient(
+        notebook, timeout=LIMIT, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    return notebook
+
+
+def hidden_errors(notebook):
+    """Errors inside widgets: in an Output area, or in the error line of a panel."""
+    models = notebook.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {}).values()
+    states = [model["state"] for model in models]
+    outputs = [output for state in states for output in state.get("outputs", [])]
+    found = [f"{one['ename']}: {one['evalue']}" for one in outputs if one["output_type"] == "error"]
+    lines = [state.get("value", "") for state in states if ERROR_CLASS in state.get("_dom_classes", [])]
+    return found + [re.sub("<[^>]+>", "", line) for line in lines if line]
+
+
+def stderr_of(notebook):
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs if output.get("name") == "stderr")
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def written(*sources):
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_in_a_fresh_kernel_without_any_error(path, tmp_path):
+    notebook = run(nbformat.read(path, as_version=4), tmp_path)
+    assert hidden_errors(notebook) == []
+    assert "Traceback" not in stderr_of(notebook) and "Warning" not in stderr_of(notebook)
+    assert not list(tmp_path.iterdir())
+
+
+PANEL = """import ipywidgets
+from partcrop_lab.widgets import Drawing, Panel
+panel = Panel("p", {"n": ipywidgets.IntSlider(1)}, lambda n: Drawing(b"", str(1 / (2 - n))))"""
+INTERACTIVE = """import ipywidgets
+slider = ipywidgets.IntSlider(1)
+ipywidgets.interactive_output(lambda n: 1 / (2 - n), {"n": slider})"""
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [(PANEL, "panel", 'panel.controls["n"].value = 2'), (INTERACTIVE, "slider.value = 2")],
+    ids=["panel", "interactive"],
+)
+def test_a_broken_callback_is_found_although_no_cell_fails(cells, tmp_path):
+    assert hidden_errors(run(written(*cells[:-1]), tmp_path)) == []
+    assert any("ZeroDivisionError" in one for one in hidden_errors(run(written(*cells), tmp_path)))
+
+
+def test_a_broken_cell_fails(tmp_path):
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        run(written("1 / 0"), tmp_path)
+
+
+def test_notebooks_are_numbered_along_the_story():
+    assert [int(path.name[:2]) for path in NOTEBOOKS] == list(range(len(NOTEBOOKS))) and len(NOTEBOOKS) >= 5
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_code_cells_are_short_and_define_nothing(path):
+    for cell in code_cells(path):
+        assert 1 <= len(cell.source.splitlines()) <= 3, cell.source
+        assert not re.search(r"^\s*(def|class|async def)\s|\blambda\b", cell.source, re.M), cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_stored_without_outputs_and_with_ids(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(path))
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells) and "widgets" not in notebook.metadata
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_teaches_goals_questions_and_what_to_read_next(path):
+    prose = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    assert all(text in prose for text in ("**Goals.**", "Run time:", "## Questions and exercises", "**Read next:**"))
+    for target in re.findall(r"\]\(([^)]+\.ipynb)\)", prose):
+        assert (path.parent / target).exists()

@@ -1,0 +1,164 @@
+import ipywidgets as widgets
+import pytest
+
+import partcrop_lab as pl
+from partcrop_lab import widgets as panels
+from partcrop_lab.attacks import PartCrop
+from partcrop_lab.widgets import ERROR_CLASS, Drawing, Panel, attacker_bench, part_explorer
+from partcrop_lab.widgets.part_explorer import OWN_BOX
+
+
+@pytest.fixture(scope="module")
+def split(drawings):
+    return pl.member_split(drawings, members=40)
+
+
+@pytest.fixture(scope="module")
+def one_explorer(drawings, tiny_encoder):
+    return panels.part_explorer(drawings, [tiny_encoder, tiny_encoder.untrained(3)], shown=3)
+
+
+@pytest.fixture
+def explorer(one_explorer):
+    """The panel with its first image and part."""
+    first = {"image": 0, "pooling": None, "measure": "dot", "flip": False, "x": (2, 12), "y": (2, 12)}
+    with one_explorer.together():
+        one_explorer.controls["encoders"].value = one_explorer.controls["encoders"].options
+        for name, value in first.items():
+            one_explorer.controls[name].value = value
+    return one_explorer
+
+
+def sliders(panel):
+    """The controls that could report every step of a drag; there is at least one."""
+    kinds = (widgets.IntSlider, widgets.IntRangeSlider, widgets.FloatRangeSlider, widgets.SelectionSlider)
+    found = [one for one in panel.controls.values() if isinstance(one, kinds)]
+    assert found
+    return found
+
+
+def test_a_panel_draws_at_once_and_after_every_change():
+    panel = Panel("p", {"n": widgets.IntSlider(1)}, lambda n: Drawing(bytes([n]), f"n = {n}"))
+    assert (panel.picture.value, panel.words.value) == (b"\x01", "n = 1")
+    panel.controls["n"].value = 2
+    assert (panel.picture.value, panel.words.value, panel.error.value) == (b"\x02", "n = 2", "")
+
+
+def test_an_error_is_one_readable_line_and_goes_when_it_is_mended():
+    def draw(n):
+        if n == 2:
+            raise pl.BadInput("n is 2; it must be <another>")
+        return Drawing(bytes([1 // (3 - n)]))
+
+    panel = Panel("p", {"n": widgets.IntSlider(1)}, draw)
+    panel.controls["n"].value = 2
+    assert "n is 2; it must be &lt;another&gt;" in panel.error.value and "<details>" not in panel.error.value
+    assert ERROR_CLASS in panel.error._dom_classes and panel.picture.value == b"\x00"
+    panel.controls["n"].value = 3
+    assert "ZeroDivisionError: " in panel.error.value and "<details>" in panel.error.value
+    panel.controls["n"].value = 1
+    assert panel.error.value == ""
+
+
+def test_a_button_panel_draws_at_its_press_alone():
+    drawn = []
+    panel = Panel("p", {"n": widgets.IntSlider(1)}, lambda n: drawn.append(n) or Drawing(b""), button="go")
+    panel.controls["n"].value = 2
+    assert drawn == [1]
+    panel.button.click()
+    assert drawn == [1, 2] and not panel.button.disabled
+
+
+def test_changes_made_together_are_drawn_once():
+    drawn = []
+    controls = {"a": widgets.IntSlider(1), "b": widgets.IntSlider(1)}
+    panel = Panel("p", controls, lambda a, b: drawn.append((a, b)) or Drawing(b""))
+    with panel.together():
+        controls["a"].value, controls["b"].value = 5, 6
+    assert drawn == [(1, 1), (5, 6)]
+
+
+def test_moving_the_box_sliders_redraws_the_explorer(explorer):
+    assert explorer.error.value == ""
+    before = explorer.picture.value
+    explorer.controls["x"].value = (3, 19)
+    assert explorer.picture.value != before and bytes(explorer.picture.value[:4]) == b"\x89PNG"
+
+
+def test_every_choice_of_the_explorer_changes_the_drawing(explorer):
+    assert not any(slider.continuous_update for slider in sliders(explorer))
+    for name, value in {"measure": "cosine", "pooling": "mean", "flip": True, "image": 2}.items():
+        before = explorer.picture.value
+        explorer.controls[name].value = value
+        assert explorer.error.value == "" and explorer.picture.value != before, name
+
+
+def test_choosing_a_part_moves_the_box_to_it(explorer, drawings):
+    part, (x0, y0, x1, y1) = list(drawings.part_boxes[0].items())[1]
+    explorer.controls["part"].value = part
+    assert explorer.controls["x"].value == (x0, x1) and explorer.controls["y"].value == (y0, y1)
+    explorer.controls["image"].value = 1
+    assert explorer.controls["part"].options == (OWN_BOX, *drawings.part_boxes[1])
+
+
+def test_dragging_the_box_moves_the_sliders_and_sliders_move_the_box(explorer):
+    explorer.box.bboxes = [{"x": 41.2, "y": 80, "width": 100, "height": 60, "label": "part"}]
+    assert explorer.controls["x"].value == (4, 14) and explorer.controls["y"].value == (8, 14)
+    assert explorer.controls["part"].value == OWN_BOX
+    explorer.controls["x"].value = (10, 20)
+    assert explorer.box.bboxes[0]["x"] == 100 and explorer.box.bboxes[0]["width"] == 100
+
+
+def test_a_box_dragged_over_the_edge_stays_in_the_image(explorer):
+    explorer.box.bboxes = [{"x": -20, "y": 315, "width": 400, "height": 40, "label": "part"}]
+    assert explorer.controls["x"].value == (0, 32) and explorer.controls["y"].value == (31, 32)
+    assert explorer.error.value == ""
+
+
+def test_the_explorer_works_with_sliders_alone_and_without_boxes_or_classes(tiny_encoder):
+    images = pl.images.ImageSet((pl.load_images("partshapes", n=2, size=32)).batch(slice(None)))
+    panel = part_explorer(images, [tiny_encoder], member=[True, False], drag=False)
+    assert panel.box is None and panel.error.value == "" and panel.controls["part"].options == (OWN_BOX,)
+
+
+def test_the_explorer_says_what_is_wrong(explorer):
+    explorer.controls["encoders"].value = ()
+    assert "tick at least one" in explorer.error.value
+    explorer.controls["encoders"].value = explorer.controls["encoders"].options[:1]
+    explorer.controls["x"].value = (5, 5)
+    assert "box" in explorer.error.value
+    explorer.controls["x"].value = (5, 9)
+    assert explorer.error.value == ""
+
+
+def test_every_choice_of_the_feature_builder_changes_the_drawing(tiny_encoder, split):
+    panel = panels.feature_builder(tiny_encoder, split, sample=10)
+    assert not any(slider.continuous_update for slider in sliders(panel))
+    for name, value in {"crops": 8, "scale": (0.3, 0.6), "kind": "gaussian", "seed": 1, "part": 3}.items():
+        before = panel.picture.value
+        panel.controls[name].value = value
+        assert panel.error.value == "" and panel.picture.value != before, name
+    assert "9 queries" in panel.words.value and "10 members and 10 non-members" in panel.words.value
+
+
+def test_the_bench_trains_at_the_press_of_its_button_and_keeps_the_results(tiny_encoder, split):
+    panel = attacker_bench([tiny_encoder], split, {"few": PartCrop(crops=4), "more": PartCrop(crops=8)}, permutations=1)
+    assert panel.error.value == "" and "null check" in panel.words.value
+    shown = []
+    panel.picture.observe(lambda change: shown.append(change["new"]), "value")
+    panel.controls["attack"].value, panel.controls["attacker"].value = "more", "mlp-shallow"
+    panel.button.click()
+    assert panel.error.value == "" and len(panel.results) == 2 and len(shown) > 2
+    assert panel.results[1].settings["attacker"] == "mlp-shallow" and panel.results[1].settings["queries"] == 9
+    assert panel.bar.layout.visibility == "hidden"
+
+
+def test_the_bench_shows_why_it_cannot_train(tiny_encoder, drawings):
+    panel = attacker_bench([tiny_encoder], pl.member_split(drawings, members=5), {"few": PartCrop(crops=4)})
+    assert "2 folds need at least 8" in panel.error.value and not panel.button.disabled
+
+
+def test_the_trap_demo_shows_both_verdicts(tiny_encoder, split):
+    panel = panels.trap_demo([tiny_encoder], split, crops=4)
+    assert panel.error.value == "" and set(panel.results) == {"matched", "released"}
+    assert "null check" in panel.words.value and "released protocol: members" in panel.words.value

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -319,7 +318,7 @@ def make_figures(out: str | Path = "figures", only: Sequence[str] | None = None,
     studio, written = Studio(progress), []
     for name in tqdm(names, desc="figures", leave=False, disable=not progress):
         stem, draw = FIGURES[name]
-        with mpl.rc_context(plots.STYLE):
+        with plots.style():
             written += _save(draw(studio), Path(out), stem, name)
     return written
 

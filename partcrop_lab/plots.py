@@ -6,9 +6,10 @@ draw on (`ax`, or `figure` where it lays out several) and makes its own where th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +61,25 @@ STYLE = {
 }
 
 
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The figures' style within the context.
+
+    Unlike `matplotlib.rc_context` it puts back the style's own settings alone: the first figure in a notebook turns on
+    interactive mode, which must stay on.
+    """
+    before = {name: mpl.rcParams[name] for name in STYLE}
+    mpl.rcParams.update(STYLE)
+    try:
+        yield
+    finally:
+        mpl.rcParams.update(before)
+
+
 def _styled(draw: Callable) -> Callable:
     @functools.wraps(draw)
     def drawn(*arguments: Any, **keywords: Any) -> Any:
-        with mpl.rc_context(STYLE):
+        with style():
             return draw(*arguments, **keywords)
 
     return drawn
@@ -76,7 +92,7 @@ def _new(width: float = 4.6, height: float = 3.4) -> Axes:
 def png(draw: Callable[[Figure], Any], width: float, height: float, dpi: int = 100) -> bytes:
     """Draw on a figure of this size in inches, without a window or a notebook, and give it as PNG."""
     data = BytesIO()
-    with mpl.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         figure.savefig(data, dpi=dpi, format="png", metadata={"Software": None})

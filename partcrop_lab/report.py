@@ -27,8 +27,7 @@ MEANINGS = {
 CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .15rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
+th, td { padding: .15rem .8rem; border-bottom: 1px solid #ddd; }
 .verdict { border-left: .5rem solid; padding: .5rem 1rem; background: #f6f6f6; font-size: 1.1em; }
 .released { border: 2px solid #D55E00; color: #D55E00; padding: .3rem 1rem; font-weight: bold; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; } .plots img { max-width: 100%; }
@@ -55,9 +54,13 @@ def _interval(low: float, high: float) -> str:
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     """An HTML table; every cell is escaped."""
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+    def line(cells: list[str], tag: str) -> str:
+        sides = ["left", *["right"] * (len(cells) - 2), "left"]
+        written = (f'<{tag} style="text-align: {side}">{escape(cell)}</{tag}>' for cell, side in zip(cells, sides))
+        return f"<tr>{''.join(written)}</tr>"
+
+    return f"<table><thead>{line(head, 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
 
 
 def _metrics_html(metrics: pd.DataFrame) -> str:

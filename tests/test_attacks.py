@@ -112,7 +112,7 @@ def test_partcrop_equals_the_literal_pipeline(tiny_encoder, images, pooling, kin
 
 def test_an_encoder_that_gives_nan_is_refused(images):
     broken = pl.load_encoder(lambda x: torch.full((len(x), 16, 8), float("nan")), image_size=32, name="broken")
-    with pytest.raises(BadInput, match="encoder broken .*NaN"):
+    with pytest.raises(BadInput, match=r"encoder broken .*NaN"):
         PartCrop(crops=2).features(broken, images)
 
 

@@ -79,7 +79,8 @@ def test_claimed_membership_must_beat_the_controls(tiny_encoder, split):
     given = pl.member_split(split.members, split.nonmembers)
     result = pl.audit(remembering(tiny_encoder, split), given, **QUICK)
     assert result.settings["membership"] == "trained"  # the same images, so the same digest
-    claimed = pl.load_encoder(remembering(tiny_encoder, split).tokens, image_size=32, name="claimed", patch=8, micro_batch=256)
+    function = remembering(tiny_encoder, split).tokens
+    claimed = pl.load_encoder(function, image_size=32, name="claimed", patch=8, micro_batch=256)
     result = pl.audit(claimed, given, **QUICK)
     assert result.settings["membership"] == "given" and result.outcome == "Evidence of leakage"
     assert (result.controls.loc[["untrained", "pixels"], "paired_p"] < 0.05).all()
@@ -136,7 +137,8 @@ def test_a_result_survives_saving(tiny_encoder, split, tmp_path):
     result.save(tmp_path / "result.json")
     loaded = pl.AuditResult.load(tmp_path / "result.json")
     for table in ("metrics", "scores", "controls", "null_band"):
-        pd.testing.assert_frame_equal(getattr(loaded, table), getattr(result, table), check_names=False, check_dtype=False)
+        tables = getattr(loaded, table), getattr(result, table)
+        pd.testing.assert_frame_equal(*tables, check_names=False, check_dtype=False)
     assert (loaded.verdict, loaded.p_value, loaded.settings) == (result.verdict, result.p_value, result.settings)
     with pytest.raises(BadInput, match="without its attackers"):
         loaded.predict(split.members)

@@ -31,6 +31,10 @@ def hidden_errors(notebook):
     return found + [re.sub("<[^>]+>", "", line) for line in lines if line]
 
 
+def drawn(cell):
+    return any("image/png" in output.get("data", {}) for output in cell.outputs)
+
+
 def stderr_of(notebook):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return "".join(output.text for output in outputs if output.get("name") == "stderr")
@@ -50,6 +54,8 @@ def test_a_notebook_runs_in_a_fresh_kernel_without_any_error(path, tmp_path):
     notebook = run(nbformat.read(path, as_version=4), tmp_path)
     assert hidden_errors(notebook) == []
     assert "Traceback" not in stderr_of(notebook) and "Warning" not in stderr_of(notebook)
+    plotted = [cell for cell in notebook.cells if cell.cell_type == "code" and "pl.plots." in cell.source]
+    assert plotted and all(map(drawn, plotted))
     assert not list(tmp_path.iterdir())
 
 

@@ -112,9 +112,12 @@ def test_a_target_of_another_implementation_can_be_injected():
 
 def test_cosine_ignores_the_length_of_vectors_and_dot_does_not():
     maps, parts = torch.rand(2, 9, 4) + 0.1, torch.rand(2, 5, 4) + 0.1
-    features = {m: [pl.membership_features(maps, s * parts, measure=m, seed=0) for s in (1, 3)] for m in ("cosine", "dot")}
-    torch.testing.assert_close(*features["cosine"])
-    assert not torch.allclose(*features["dot"])
+    cosine, dot = (
+        [pl.membership_features(maps, length * parts, measure=measure, seed=0) for length in (1, 3)]
+        for measure in ("cosine", "dot")
+    )
+    torch.testing.assert_close(*cosine)
+    assert not torch.allclose(*dot)
 
 
 def test_unknown_kinds_and_measures_are_refused_with_the_right_ones():

@@ -112,7 +112,7 @@ def test_a_rate_too_small_for_the_non_members_is_left_out_with_its_reason():
 
 
 def test_ranks_within_folds_forget_each_attackers_scale():
-    scores, member, fold = simulated(np.random.default_rng(10), 100, 1.0)
+    scores, _, fold = simulated(np.random.default_rng(10), 100, 1.0)
     moved = np.where(fold == 1, 1000 + 5 * scores, scores)
     np.testing.assert_allclose(fold_ranks(scores, fold), fold_ranks(moved, fold))
 

@@ -108,9 +108,7 @@ class MLPAttacker(ClassifierMixin, BaseEstimator):
         self.network_ = self._network(X.shape[1], generator)
         inputs, targets = self._tensor(X), torch.from_numpy((y == self.classes_[1]).astype(np.float32))
         sides = [torch.nonzero(targets == side).flatten() for side in (0, 1)]
-        adam = torch.optim.Adam(
-            self.network_.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
-        )
+        adam = torch.optim.Adam(self.network_.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
         for epoch in range(self.epochs):
             loss = self._epoch(inputs, targets, sides, adam, generator)
             if on_epoch is not None:

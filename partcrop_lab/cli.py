@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from partcrop_lab import store
@@ -203,7 +205,7 @@ def audit(
     attacker: Annotated[str, Option(help="mlp, mlp-v2, logistic, boosting, ...")] = "mlp",
     folds: Annotated[int, Option(min=2, help="Folds of the cross-fit.")] = 2,
     repeats: Annotated[int, Option(min=1, help="Crop and attacker seeds averaged over.")] = 1,
-    permutations: Annotated[int, Option(min=0, help="Fits with permuted labels; from 999 on the test is theirs.")] = 10,
+    permutations: Annotated[int, Option(min=0, help="Fits with permuted labels; from 999 on the test is theirs.")] = 5,
     seed: Annotated[int, Option(help="Of drawing, folds, crops, attackers and controls.")] = 0,
     protocol: Annotated[str, Option(help="matched; or released, to show the published code's flaw.")] = "matched",
     out: Annotated[Path | None, Option(help="Write the whole result as JSON.")] = None,
@@ -229,7 +231,7 @@ def audit(
     target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))
     audited = sides.load(target.image_size) if sides.given else target.split
     if not quiet:
-        _print_plan(target, audited, chosen, repeats)
+        _print_plan(target, audited, chosen, attacker, folds, repeats, permutations)
     how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared}
     result = pl.audit(target, audited, chosen, attacker, folds, seed, **how, progress=not quiet)
     if out:
@@ -286,19 +288,38 @@ def _check_writable(*paths: Path | None) -> None:
             raise BadInput(f"{path} cannot be written ({error.strerror}); choose another folder") from error
 
 
-def _print_plan(encoder: Encoder, split: MembershipSplit, attack: Attack, repeats: int) -> None:
+def _print_plan(
+    encoder: Encoder, split: MembershipSplit, attack: Attack, attacker: str, folds: int, repeats: int, permutations: int
+) -> None:
     """What is about to run, what it costs in queries and about how long it takes."""
-    card, count = encoder.card, len(split.members) + len(split.nonmembers)
+    card, count = encoder.card, len(split.member)
     trained = f", {card['recipe']}, N = {card['N']}, T = {card['T']} epochs" if {"N", "T"} <= card.keys() else ""
-    seconds = 2 * repeats * attack.expected_seconds(encoder, split.images)
-    total = attack.queries * count * repeats
+    queries = 2 * repeats * attack.expected_seconds(encoder, split.images)
+    fits = folds * (3 * repeats + permutations)  # of the target, two controls and permuted labels
+    width = attack.features(encoder, split.images.subset(slice(0, 4)), progress=False).shape[1]
+    fitting = fits * _fit_seconds(attacker, count - count // folds, width)
     rows = [
         ("encoder", f"{encoder.name}{trained}, {encoder.image_size} px, {encoder.device}"),
         ("split", f"{len(split.members)} members + {len(split.nonmembers)} non-members, {_origin(encoder, split)}"),
-        ("queries", f"{attack.queries} an image, {total:,} in all; as many to the untrained control"),
-        ("expected", f"{_duration(seconds)} for the features, less where the cache has them; then the attackers"),
+        ("queries", f"{attack.queries} an image, {attack.queries * count * repeats:,} in all, twice with the control"),
+        ("expected", f"{_duration(queries)} for the queries, less where the cache has their answers"),
+        ("", f"{_duration(fitting)} for {fits} fits of the attacker"),
     ]
     print(_table(rows), flush=True)
+
+
+def _fit_seconds(attacker: str, rows: int, columns: int) -> float:
+    """Seconds of one fit, judged on noise; an attacker that counts epochs is timed on a few of them."""
+    from partcrop_lab.attacks import make_attacker
+
+    made = make_attacker(attacker)
+    epochs = made.get_params().get("epochs", 1)
+    some = max(1, epochs // 20)
+    made.set_params(**({"epochs": some} if epochs > 1 else {}))
+    features = np.random.default_rng(0).normal(size=(rows, columns))
+    start = time.perf_counter()
+    made.fit(features, np.arange(rows) % 2)
+    return (time.perf_counter() - start) * epochs / some
 
 
 def _origin(encoder: Encoder, split: MembershipSplit) -> str:

@@ -88,7 +88,7 @@ def test_a_null_check_prints_its_cost_its_numbers_and_last_its_verdict(shell, ti
     status, out, _ = shell("audit", *tiny, *NULL, "--out", tmp_path / "new" / "result.json")
     assert status == 0
     assert "30 members + 30 non-members, drawn, not linked to its training" in out
-    assert "9 an image, 540 in all" in out
+    assert "9 an image, 540 in all, twice with the control" in out and "10 fits" in out
     assert out.index("expected") < out.index("tpr_at_0.1_fpr") < out.index("\nuntrained") < out.index("No evidence")
     stored = pl.AuditResult.load(tmp_path / "new" / "result.json")
     assert out.splitlines()[-1] == stored.verdict and "null check" in stored.verdict

@@ -113,6 +113,7 @@ class Bomb:
         return open, (str(self.path), "w")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
 def test_code_in_a_pickle_is_refused_and_does_not_run(save, weights, tmp_path):
     save({"model": weights, "bomb": Bomb(tmp_path / "exploded")}, tmp_path / "bomb.pth")

@@ -37,7 +37,7 @@ def audit(
     *,
     repeats: int = 1,
     controls: bool = True,
-    permutations: int = 10,
+    permutations: int = 5,
     protocol: str = "matched",
     declared: bool = False,
     progress: bool = True,

@@ -10,20 +10,27 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from partcrop_lab import plots, tables
-from partcrop_lab.attacks import PartCrop
+from partcrop_lab.attacks import MLPAttacker, PartCrop
 from partcrop_lab.audit import audit, released_images
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.images import MembershipSplit
 from partcrop_lab.widgets.panel import Drawing, Panel
 
 
-def trap_demo(encoders: Sequence[Encoder], split: MembershipSplit, crops: int = 32, permutations: int = 0) -> Panel:
+def trap_demo(
+    encoders: Sequence[Encoder],
+    split: MembershipSplit,
+    crops: int = 32,
+    attacker: str | MLPAttacker = "mlp",
+    permutations: int = 0,
+) -> Panel:
     """A panel that audits an encoder under both protocols.
 
     Args:
         encoders: those one can choose from; begin with one that was never trained.
         split: members and non-members; an encoder that carries a split of its own is audited on that.
         crops: parts an image.
+        attacker: one that is trained in epochs.
         permutations: fits with permuted labels, none at first: the controls that matter here are the other two.
 
     Returns:
@@ -36,7 +43,9 @@ def trap_demo(encoders: Sequence[Encoder], split: MembershipSplit, crops: int = 
         chosen = by_name[encoder]
         over = chosen.split if chosen.split_digest else split
         for protocol in ("matched", "released"):
-            results[protocol] = audit(chosen, over, attack, seed=seed, permutations=permutations, protocol=protocol)
+            results[protocol] = audit(
+                chosen, over, attack, attacker, seed=seed, permutations=permutations, protocol=protocol
+            )
         words = "".join(f"<p><b>{name} protocol.</b> {escape(one.verdict)}</p>" for name, one in results.items())
         return Drawing(plots.png(lambda figure: _draw_both(results, over, seed, figure), 9.2, 3.4, 85), words)
 

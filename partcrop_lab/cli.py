@@ -458,10 +458,15 @@ def zoo_train(
     name: Annotated[str, typer.Argument(help="An encoder of the zoo.")],
     out: Annotated[Path | None, Option(help="Folder to write to instead of the zoo's own.")] = None,
 ) -> None:
-    """Train one encoder of the zoo again, by the recipe, images and seeds on its card."""
-    from partcrop_lab.encoders.zoo import train_zoo
+    """Train one encoder of the zoo again, by the recipe, images and seeds on its card, and audit it."""
+    import partcrop_lab as pl
+    from partcrop_lab.encoders.zoo import train_zoo, update_card
 
-    print(train_zoo(name, out=out))
+    path = train_zoo(name, out=out)
+    encoder = pl.load_encoder(path, name=f"zoo:{name}")
+    result = pl.audit(encoder, encoder.split)
+    update_card(path, audit=result.summary())
+    print(f"{path}\n{result.verdict}")
 
 
 @cache_app.command("size")

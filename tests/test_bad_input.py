@@ -241,7 +241,7 @@ def test_a_write_that_is_cut_short_leaves_nothing(tiny, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
     process = start(["audit", *tiny, *DRAWN], tmp_path / "cache", preexec_fn=limit)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out, len(err.splitlines())) == (2, "", 1), err
     assert "cannot write" in err and contents(tmp_path) == {}
 
@@ -269,7 +269,7 @@ def test_stopped_extraction_resumes_and_ends_as_if_never_stopped(
     while not (done := list(tmp_path.glob("cache/features/*.safetensors"))) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(stop)
-    err = process.communicate(timeout=60)[1].splitlines()
+    err = process.communicate(timeout=300)[1].splitlines()
     if stop == signal.SIGINT:
         assert process.returncode == 130 and err[-1].startswith("partcrop-lab: interrupted; what is finished is kept")
     else:

@@ -36,8 +36,8 @@ def test_a_planted_signal_is_found():
 
 def test_the_committed_table_keeps_its_promises():
     rows = pd.read_csv(ROOT / "benchmarks" / "calibration.csv")
-    table = calibration.summary(rows)
-    assert table.loc["null", "audits"] == 200
-    assert table.loc["null", "Evidence of leakage"] <= 18 and table.loc["null", "Confounded"] <= 6
-    for scenario, expected in calibration.EXPECTED.items():
-        assert table.loc[scenario, expected] >= 0.9 * table.loc[scenario, "audits"]
+    nulls, others = rows[rows.scenario == "null"], rows[rows.scenario != "null"]
+    assert len(nulls) >= 60 and not rows.duplicated(["scenario", "rep"]).any()
+    assert (nulls.outcome == "Evidence of leakage").mean() <= 0.09 and (nulls.outcome == "Confounded").mean() <= 0.03
+    for scenario, audits in others.groupby("scenario"):
+        assert (audits.outcome == calibration.EXPECTED[scenario]).mean() >= 0.9

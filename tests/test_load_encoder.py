@@ -189,6 +189,6 @@ def test_zoo_weights_that_are_not_the_cards_are_refused(small_zoo):
 
 
 def test_update_card_keeps_the_other_fields(small_zoo):
-    zoo.update_card("tiny", audit={"auc": 0.9})
+    zoo.update_card(zoo.zoo_dir() / "tiny.safetensors", audit={"auc": 0.9})
     assert zoo.card("tiny")["audit"] == {"auc": 0.9}
     assert zoo.card("tiny")["recipe"] == "mae"

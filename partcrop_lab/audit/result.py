@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import StringIO
@@ -65,6 +66,13 @@ class AuditResult:
         others = self.scores.loc[~self.scores.member, "score"].to_numpy()
         above = (others[None] >= scores[:, None]).mean(1)
         return pd.DataFrame({"name": images.names, "score": scores, "nonmembers_above": above})
+
+    def summary(self) -> dict[str, Any]:
+        """What a zoo card keeps of an audit, JSON-able: verdict, p-value, metrics, controls, and what made them."""
+        tables = {name: json.loads(getattr(self, name).to_json(orient="index")) for name in ("metrics", "controls")}
+        kept = ("members", "nonmembers", "attack", "queries", "attacker", "folds", "seed", "repeats", "versions")
+        made_by = {name: self.settings[name] for name in kept}
+        return {"verdict": self.verdict, "p_value": self.p_value, **tables, **made_by}
 
     def save(self, path: str | Path) -> None:
         """Write everything but the fitted attackers as one JSON file."""

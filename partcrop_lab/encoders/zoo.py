@@ -131,14 +131,11 @@ def utility(encoder: Encoder, seed: int = 0) -> dict[str, Any]:
     return values
 
 
-def update_card(name: str, **fields: Any) -> dict[str, Any]:
-    """Set fields of a card, e.g. ``audit=``, and write it atomically; returns the new card.
-
-    Raises:
-        ValueError: the zoo has no such encoder.
-    """
-    about = card(name) | fields
-    store.write_json(_path(name).with_suffix(".json"), about)
+def update_card(path: str | Path, **fields: Any) -> dict[str, Any]:
+    """Set fields of the card beside the weights at `path`, e.g. ``audit=``, atomically; returns the new card."""
+    place = Path(path).with_suffix(".json")
+    about = store.read_json(place) | fields
+    store.write_json(place, about)
     return about
 
 

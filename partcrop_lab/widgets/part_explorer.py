@@ -101,15 +101,20 @@ def _badge(member: np.ndarray | None, i: int) -> str:
 
 
 def _choose_image(panel: Panel, images: ImageSet) -> None:
-    """Offer the image's own parts, and begin with the first."""
+    """Offer the image's own parts, the largest first, and begin with that."""
     i = panel.controls["image"].value
-    parts = list(images.part_boxes[i]) if images.part_boxes else []
+    boxes = images.part_boxes[i] if images.part_boxes else {}
+    parts = sorted(boxes, key=lambda part: _area(boxes[part]), reverse=True)
     with panel.together():
         panel.controls["part"].options = [OWN_BOX, *parts]
         panel.controls["part"].value = (parts or [OWN_BOX])[0]
         if panel.box is not None:
             panel.box.image_bytes = _enlarged(images, i)
             panel.box.bboxes = _as_bbox(panel, images)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _choose_part(panel: Panel, images: ImageSet) -> None:

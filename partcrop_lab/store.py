@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from partcrop_lab.errors import BadInput
@@ -68,9 +69,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise BadInput(
-            f"cannot write {path}: {error.strerror or error}; free some disk space or point "
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; free some disk space or point "
             f"{CACHE_VARIABLE} (or the output argument) at a folder that can be written"
         ) from error
     finally:

@@ -79,8 +79,9 @@ def read_weights(path: str | Path) -> Any:
             f"{path}: refused, for it is not a plain PyTorch checkpoint of tensors: it is damaged or its pickle could "
             "run code; nothing in it was run; ask its authors for a .safetensors file"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise BadInput(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{path}: not a readable checkpoint ({why})") from error
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

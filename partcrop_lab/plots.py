@@ -41,9 +41,9 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 NAMES = {
     "target": "attack",
-    "untrained": "control: untrained encoder",
-    "pixels": "control: pixels alone",
-    "permuted": "control: permuted labels",
+    "untrained": "control: untrained",
+    "pixels": "control: pixels",
+    "permuted": "control: permuted",
 }
 RELEASED = "RELEASED PROTOCOL: members were augmented, non-members were not"
 STYLE = {
@@ -265,7 +265,7 @@ def similarity_curves(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -
 
 @_styled
 def part_responses(
-    image: Tensor | np.ndarray,
+    image: Tensor | np.ndarray | None,
     table: pd.DataFrame,
     title: str = "",
     figure: Figure | SubFigure | None = None,
@@ -273,26 +273,32 @@ def part_responses(
     """An image with its part's box, and for each encoder the part's heat map above its similarity curve (Fig. 2).
 
     Args:
-        image: (3, S, S).
+        image: (3, S, S); None where it is shown elsewhere.
         table: of `tables.response_table`.
         title: over the image.
         figure: where to draw.
     """
     count = table["encoder"].nunique()
-    figure = figure or plt.figure(figsize=(1.9 + 2.5 * count, 4.0), layout="constrained")
-    grid = figure.add_gridspec(2, count + 1, width_ratios=[0.75] + [1] * count, height_ratios=[1.15, 1])
-    image_with_boxes(image, [table.attrs["box"]], figure.add_subplot(grid[0, 0]), title)
-    note = figure.add_subplot(grid[1, 0])
-    note.axis("off")
-    text = "red box, shaded:\nthe part's own place\n\n$s_n = \\langle p, \\chi_n\\rangle$\n$q = \\mathrm{softmax}(s)$"
-    note.text(0, 1, text, va="top", fontsize=8)
-    heatmaps(table, [figure.add_subplot(grid[0, k + 1]) for k in range(count)])
-    curves = similarity_curves(table, [figure.add_subplot(grid[1, k + 1]) for k in range(count)])
+    figure = figure or plt.figure(figsize=(1.9 * (image is not None) + 2.5 * count, 4.0), layout="constrained")
+    left = [] if image is None else [0.75]
+    grid = figure.add_gridspec(2, len(left) + count, width_ratios=left + [1] * count, height_ratios=[1.15, 1])
+    if image is not None:
+        image_with_boxes(image, [table.attrs["box"]], figure.add_subplot(grid[0, 0]), title)
+        _note(figure.add_subplot(grid[1, 0]))
+    heatmaps(table, [figure.add_subplot(grid[0, len(left) + k]) for k in range(count)])
+    curves = similarity_curves(table, [figure.add_subplot(grid[1, len(left) + k]) for k in range(count)])
     for ax, (_, one) in zip(curves, table.groupby("encoder", sort=False), strict=True):
         ax.set_title(f"energies u {one['uniform_energy'].iloc[0]:.2f}, g {one['gaussian_energy'].iloc[0]:.2f} nats")
-    for ax in [*curves[1:]]:
+    for ax in curves[1:]:
         ax.set_ylabel("")
     return figure
+
+
+def _note(ax: Axes) -> None:
+    """How the curves beside it are read."""
+    ax.axis("off")
+    text = "red box, shaded:\nthe part's own place\n\n$s_n = \\langle p, \\chi_n\\rangle$\n$q = \\mathrm{softmax}(s)$"
+    ax.text(0, 1, text, va="top", fontsize=8)
 
 
 @_styled

@@ -102,15 +102,19 @@ def test_choosing_a_part_moves_the_box_to_it(explorer, drawings):
 
 
 def test_dragging_the_box_moves_the_sliders_and_sliders_move_the_box(explorer):
-    explorer.box.bboxes = [{"x": 41.2, "y": 80, "width": 100, "height": 60, "label": "part"}]
+    before = explorer.box.bboxes
+    explorer.box.bboxes = [*before, {"x": 25, "y": 48, "width": 0, "height": 0, "label": "part"}]
+    assert explorer.controls["x"].value == (2, 12), "nothing happens while a new box is being drawn"
+    explorer.box.bboxes = [*before, {"x": 25.2, "y": 48, "width": 60, "height": 36, "label": "part"}]
+    assert len(explorer.box.bboxes) == 1
     assert explorer.controls["x"].value == (4, 14) and explorer.controls["y"].value == (8, 14)
     assert explorer.controls["part"].value == OWN_BOX
     explorer.controls["x"].value = (10, 20)
-    assert explorer.box.bboxes[0]["x"] == 100 and explorer.box.bboxes[0]["width"] == 100
+    assert explorer.box.bboxes[0]["x"] == 60 and explorer.box.bboxes[0]["width"] == 60
 
 
 def test_a_box_dragged_over_the_edge_stays_in_the_image(explorer):
-    explorer.box.bboxes = [{"x": -20, "y": 315, "width": 400, "height": 40, "label": "part"}]
+    explorer.box.bboxes = [{"x": -20, "y": 189, "width": 400, "height": 40, "label": "part"}]
     assert explorer.controls["x"].value == (0, 32) and explorer.controls["y"].value == (31, 32)
     assert explorer.error.value == ""
 

@@ -19,7 +19,7 @@ try:
 except ImportError:  # the sliders do everything the dragged box does
     BBoxWidget = None
 
-ZOOM_TO = 320
+ZOOM_TO = 192
 OWN_BOX = "(a box of your own)"
 
 
@@ -47,6 +47,7 @@ def part_explorer(
     by_name = {encoder.name: encoder for encoder in encoders}
     maps = {name: encoder.feature_map(images.batch(slice(0, shown))).cpu() for name, encoder in by_name.items()}
     controls = _controls(images, list(by_name), shown)
+    box = BBoxWidget(hide_buttons=True, classes=["part"]) if BBoxWidget and drag else None
 
     def draw(image, part, x, y, encoders, pooling, measure, flip) -> Drawing:
         if not encoders:
@@ -54,13 +55,11 @@ def part_explorer(
         options = {"pooling": pooling, "measure": measure, "flip": flip}
         chosen, known = [by_name[name] for name in encoders], [maps[name][image : image + 1] for name in encoders]
         table = tables.response_table(chosen, images[image], (x[0], y[0], x[1], y[1]), known, **options)
-        pixels, count = images[image], len(chosen)
-        png = plots.png(
-            lambda f: plots.part_responses(pixels, table, _badge(member, image), f), 1.9 + 2.5 * count, 4.0, 85
-        )
-        return Drawing(png)
+        pixels = images[image] if box is None else None
+        width = 1.9 * (pixels is not None) + 2.5 * len(chosen)
+        png = plots.png(lambda figure: plots.part_responses(pixels, table, "", figure), width, 4.0, 80)
+        return Drawing(png, f"<small>{_badge(member, image)}Red box, shading: the part's own place.</small>")
 
-    box = BBoxWidget(hide_buttons=True, classes=["part"]) if BBoxWidget and drag else None
     panel = Panel("Part explorer", controls, draw, beside=box)
     panel.box = box
     controls["image"].observe(panel.guarded(lambda change: _choose_image(panel, images)), "value")
@@ -97,7 +96,7 @@ def _title(images: ImageSet, i: int) -> str:
 
 
 def _badge(member: np.ndarray | None, i: int) -> str:
-    return "" if member is None else "member" if member[i] else "non-member"
+    return "" if member is None else f"<b>{'Member' if member[i] else 'Non-member'}.</b> "
 
 
 def _choose_image(panel: Panel, images: ImageSet) -> None:
@@ -153,15 +152,18 @@ def _link_box(panel: Panel, images: ImageSet) -> None:
     """Dragging moves the sliders, and the sliders move the box."""
 
     def dragged(change) -> None:
-        if change["new"] and change["new"] != _as_bbox(panel, images):
-            x0, y0, x1, y1 = _from_bbox(change["new"][-1], images)
-            with panel.together():
-                panel.controls["part"].value = OWN_BOX
-                panel.controls["x"].value, panel.controls["y"].value = (x0, x1), (y0, y1)
+        boxes = change["new"]
+        drawing = any(min(one["width"], one["height"]) == 0 for one in boxes)  # the mouse is still down
+        if not boxes or drawing or boxes == _as_bbox(panel, images):
+            return
+        x0, y0, x1, y1 = _from_bbox(boxes[-1], images)
+        with panel.together():
+            panel.controls["part"].value = OWN_BOX
+            panel.controls["x"].value, panel.controls["y"].value = (x0, x1), (y0, y1)
+        slid(change)
 
     def slid(change) -> None:
-        with panel.box.hold_trait_notifications():
-            panel.box.bboxes = _as_bbox(panel, images)
+        panel.box.selected_index, panel.box.bboxes = 0, _as_bbox(panel, images)
 
     panel.box.observe(panel.guarded(dragged), "bboxes")
     for name in ("x", "y"):

@@ -259,7 +259,7 @@ def similarity_curves(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -
         ax.plot(own["position"], own["similarity"], ls="", marker="o", ms=3.5, color=RED)
         width = one["column"].max() + 1
         ax.set(title=name, xlabel="position n (row by row)", ylabel=_similarity_label(table).replace(" (", "\n("))
-        ax.set(xlim=(-0.5, len(one) - 0.5), xticks=range(0, len(one), width * max(1, len(one) // width // 8)))
+        ax.set(xlim=(-0.5, len(one) - 0.5), xticks=range(0, len(one), width * max(1, len(one) // width // 4)))
     return np.asarray(axes)
 
 

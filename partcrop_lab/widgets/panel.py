@@ -63,7 +63,7 @@ class Panel(widgets.VBox):
         self.words, self.error, self.status = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.error.add_class(ERROR_CLASS)
         self.bars = widgets.Output()
-        self.bar = widgets.FloatProgress(max=1.0, layout=widgets.Layout(visibility="hidden", width="16rem"))
+        self.bar = widgets.FloatProgress(max=1.0, layout=widgets.Layout(display="none", width="16rem"))
         self.button = widgets.Button(description=button, button_style="primary") if button else None
         for control in controls.values():
             control.style.description_width = "5.5rem"
@@ -128,7 +128,7 @@ class Panel(widgets.VBox):
 
     def advance(self, share: float, text: str, png: bytes | None = None) -> None:
         """Show how far long work has come, from 0 to 1, and a picture on the way."""
-        self.bar.layout.visibility, self.bar.value = "visible", share
+        self.bar.layout.display, self.bar.value = "flex", share
         self.status.value = f"<small>{escape(text)}</small>"
         if png is not None:
             self.picture.value = png
@@ -137,7 +137,7 @@ class Panel(widgets.VBox):
         if busy:
             self.status.value = "<small>working ...</small>"
         else:
-            self.bar.layout.visibility = "hidden"
+            self.bar.layout.display = "none"
         if self.button is not None:
             self.button.disabled = busy
 

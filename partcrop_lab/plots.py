@@ -144,7 +144,7 @@ def roc(result: AuditResult | pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.plot([1e-4, 1], [1e-4, 1], color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
     ax.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.6 if protocol == "matched" else 8))
     ax.set(xlabel="false positive rate", ylabel="true positive rate")
-    ax.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.17))
+    ax.legend(loc="upper left", bbox_to_anchor=(-0.26, -0.17))
     if protocol == "released":
         mark_released(ax)
     return ax

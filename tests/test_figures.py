@@ -18,13 +18,15 @@ def small_split():
 
 @pytest.fixture
 def small_zoo(monkeypatch, small_split):
-    """Untrained encoders with a split, in the zoo's place, and small sizes."""
+    """Two untrained encoders with a split, in the zoo's place, and small sizes."""
 
     def load(name):
         card = {"recipe": "mae", "N": 24, "T": 0, "split": small_split.record(), "split_digest": small_split.digest}
         return pl.load_encoder("random:vit_tiny_patch16_224", name=name, card=card, seed=len(name), **SHAPE)
 
     monkeypatch.setattr(figures, "load_encoder", load)
+    monkeypatch.setattr(figures, "ZOO", ("zoo:mae", "zoo:dino"))
+    monkeypatch.setattr(figures, "NULL_FITS", 1)
     monkeypatch.setattr(figures, "TRAP_IMAGES", 24)
     monkeypatch.setattr(figures, "CROPS", (4, 8))
     monkeypatch.setattr(figures, "SCALES", ((0.08, 0.2),))

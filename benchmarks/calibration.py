@@ -27,6 +27,7 @@ from partcrop_lab.store import atomic
 CSV = Path(__file__).with_suffix(".csv")
 SPARE = 10  # images drawn beyond those needed, since near duplicates are dropped
 AUC_OF_PLANT = 0.75
+NULL = "no leak"  # not "null", which pandas reads as a missing value
 
 
 def untrained_vit(seed: int, side: int = 32) -> pl.Encoder:
@@ -161,9 +162,9 @@ def main(
     pool = pl.load_images(images, size=32)
     rows = pd.read_csv(out).to_dict("records") if out.exists() else []
     done = {(r["scenario"], r["rep"]) for r in rows}
-    wanted = [("null", rep) for rep in range(nulls)] + [(s, rep) for rep in range(reps) for s in EXPECTED]
+    wanted = [(NULL, rep) for rep in range(nulls)] + [(s, rep) for rep in range(reps) for s in EXPECTED]
     for scenario, rep in tqdm([job for job in wanted if job not in done], desc="audits"):
-        result = null_audit(pool, rep) if scenario == "null" else power_audit(pool, scenario, rep)
+        result = null_audit(pool, rep) if scenario == NULL else power_audit(pool, scenario, rep)
         rows.append(row(scenario, rep, result))
         with atomic(out) as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False)

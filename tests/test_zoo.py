@@ -24,7 +24,7 @@ def test_an_encoder_of_the_zoo_carries_the_split_it_was_trained_on(name):
 def test_a_card_says_what_the_entry_and_the_audit_say(name):
     card, entry = zoo.card(name), zoo.ZOO[name]
     assert (card["recipe"], card["N"], card["T"]) == (entry.recipe, entry.members, entry.settings["epochs"])
-    assert card["utility"]["linear_probe"] > 0 and card["minutes"] > 0 and "CPU" in card["machine"]
+    assert card["utility"]["linear_probe"] > 0 and card["minutes"] > 0 and card["machine"]
     assert card["audit"]["verdict"].split(":")[0] in ("Evidence of leakage", "No evidence of leakage")
     assert {"untrained", "pixels", "permuted"} <= set(card["audit"]["controls"])
     assert (zoo.zoo_dir() / f"{name}.safetensors").stat().st_size < 6e6

@@ -394,16 +394,16 @@ def feature_steps(
     figure = figure or plt.figure(figsize=(8.6, 6.6), layout="constrained")
     rows = figure.subfigures(3, 1, height_ratios=[1.15, 1, 1.1])
     left, right = rows[0].subfigures(1, 2, width_ratios=[1, 2.6])
-    ax = image_with_boxes(steps.image, steps.boxes, left.subplots(), f"1  {len(steps.boxes)} parts cut", linewidth=0.5)
+    ax = image_with_boxes(steps.image, steps.boxes, left.subplots(), f"1 · {len(steps.boxes)} parts cut", linewidth=0.5)
     _draw_box(ax, steps.boxes[number].tolist(), linewidth=2.5)
     image_grid(steps.parts[:shown], columns=11, figure=right)
     right.suptitle(
-        f"2  the first {min(shown, len(steps.parts))} parts, resized to {steps.parts.shape[-1]} px", fontsize=9
+        f"2 · the first {min(shown, len(steps.parts))} parts, resized to {steps.parts.shape[-1]} px", fontsize=9
     )
     part_steps(steps, number, rows[1].subplots(1, 2))
-    rows[1].suptitle("3  each part is compared with every position of the image", fontsize=9)
+    rows[1].suptitle("3 · each part is compared with every position of the image", fontsize=9)
     one_feature(steps.feature, means, rows[2].subplots(1, steps.energies["kind"].nunique(), squeeze=False)[0])
-    rows[2].suptitle("4  the energies, sorted, are the membership feature", fontsize=9)
+    rows[2].suptitle("4 · the energies, sorted, are the membership feature", fontsize=9)
     return figure
 
 

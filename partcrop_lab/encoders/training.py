@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -163,7 +164,8 @@ class _Run:
         with store.atomic(self.out / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self.log))
         with store.atomic(self.out / "state.pt") as temporary:
-            torch.save(state, temporary)
+            torch.save(state, buffer := io.BytesIO())  # torch's own writer hides the reason when a disk is full
+            temporary.write_bytes(buffer.getbuffer())
 
     def _resume(self) -> None:
         """Take up the state in `out`, where there is one."""

@@ -7,7 +7,7 @@
    in fp32 and does it all again in each of 100 epochs (at least 100 times faster, AUC intervals overlapping);
 3. peak resident memory of extraction from 250, 1,000 and 4,000 images streamed from disk.
 
-Times are ratios of medians in one run on one thread; all take about fifteen minutes.
+Times are ratios in one run on one thread; all take about fifteen minutes.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from partcrop_lab.parts import cut_parts, part_boxes
 EPOCHS = 100
 
 
-def median_seconds(function: Callable[[], object], runs: int = 5) -> float:
-    """Median wall time of `runs` calls after one warm-up."""
-    times = []
-    for _ in range(runs + 1):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[1:]))
+def time_ratio(one: Callable[[], object], other: Callable[[], object], runs: int = 5) -> float:
+    """Median time of `one` over that of `other`, called in turns after a warm-up, so that other load hits both."""
+    times = np.empty((runs + 1, 2))
+    for row in times:
+        for column, function in enumerate((one, other)):
+            start = time.perf_counter()
+            function()
+            row[column] = time.perf_counter() - start
+    return float(np.divide(*np.median(times[1:], axis=0)))
 
 
 def over_bare_forward(encoder: pl.Encoder, images: pl.ImageSet, attack: PartCrop) -> float:
@@ -53,9 +54,10 @@ def over_bare_forward(encoder: pl.Encoder, images: pl.ImageSet, attack: PartCrop
     crops = part_boxes(hashes, attack.crops, images.size, attack.scale)
     parts = cut_parts(batch, crops, encoder.part_size).flatten(0, 1)
     with torch.inference_mode():
-        whole = median_seconds(lambda: attack.measure(encoder, batch, hashes, 0))
-        bare = median_seconds(lambda: (encoder.feature_map(batch), encoder.vectors(parts, attack.pooling)))
-    return whole / bare
+        return time_ratio(
+            lambda: attack.measure(encoder, batch, hashes, 0),
+            lambda: (encoder.feature_map(batch), encoder.vectors(parts, attack.pooling)),
+        )
 
 
 def literal_features(encoder: pl.Encoder, images: pl.ImageSet, attack: PartCrop) -> np.ndarray:
@@ -145,7 +147,7 @@ def stream(path: str) -> None:
 
 def main(
     encoder: Annotated[str, typer.Option(help="A leaking encoder that carries its split.")] = "zoo:mae",
-    images: Annotated[int, typer.Option(help="Members, and non-members, of the comparison.")] = 100,
+    images: Annotated[int, typer.Option(help="Members, and non-members, of the comparison.")] = 50,
 ) -> None:
     torch.set_num_threads(1)
     attack = PartCrop()

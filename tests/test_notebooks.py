@@ -77,6 +77,20 @@ def test_a_broken_callback_is_found_although_no_cell_fails(cells, tmp_path):
     assert any("ZeroDivisionError" in one for one in hidden_errors(run(written(*cells), tmp_path)))
 
 
+BARS = """import ipywidgets
+from tqdm.auto import tqdm
+from partcrop_lab.widgets import Drawing, Panel
+panel = Panel("p", {"n": ipywidgets.IntSlider(1)}, lambda n: Drawing(b"", str(sum(tqdm(range(n), leave=False)))))"""
+
+
+def test_finished_bars_leave_nothing_behind_in_a_panel(tmp_path):
+    notebook = run(written(BARS, 'panel.controls["n"].value = 3; print(panel.words.value)'), tmp_path)
+    models = notebook.metadata["widgets"][WIDGETS]["state"].values()
+    areas = [model["state"]["outputs"] for model in models if model["model_name"] == "OutputModel"]
+    assert areas == [()] or areas == [[]]
+    assert notebook.cells[1].outputs[0]["text"] == "3\n"
+
+
 def test_a_broken_cell_fails(tmp_path):
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         run(written("1 / 0"), tmp_path)

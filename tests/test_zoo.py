@@ -4,6 +4,7 @@ import pytest
 
 import partcrop_lab as pl
 from partcrop_lab.encoders import zoo
+from partcrop_lab.encoders.recipes.base import SMALL_VIT
 
 NAMES = ("dino", "mae", "mocov3")
 
@@ -17,7 +18,8 @@ def test_an_encoder_of_the_zoo_carries_the_split_it_was_trained_on(name):
     encoder = pl.load_encoder(f"zoo:{name}")
     assert encoder.split.digest == encoder.split_digest  # the images are drawn again, to the byte
     assert encoder.split.digest == zoo.ZOO[name].split().digest
-    assert encoder.feature_map(encoder.split.images.batch([0, 1])).shape == (2, 64, 128)
+    width = zoo.ZOO[name].settings.get("embed_dim", SMALL_VIT["embed_dim"])
+    assert encoder.feature_map(encoder.split.images.batch([0, 1])).shape == (2, 64, width)
 
 
 @pytest.mark.parametrize("name", NAMES)

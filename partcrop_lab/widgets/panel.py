@@ -102,6 +102,7 @@ class Panel(widgets.VBox):
                 self.picture.value, self.words.value, self.error.value = drawing.png, drawing.html, ""
             except Exception as error:  # whatever it is, the reader of the notebook must see it
                 self.error.value = _error_line(error)
+        self.bars.clear_output()  # a finished bar is closed, and a notebook saved with it shows an error in its place
         self._busy(False)
         self.status.value = f"<small>{time.perf_counter() - start:.2f} s</small>"
 

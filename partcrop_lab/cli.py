@@ -202,7 +202,7 @@ def audit(
     kind: Annotated[str | None, Option(help="Energies: uniform, gaussian or both (default).")] = None,
     pooling: Annotated[str | None, Option(help="Part vectors: cls or mean; default the encoder's.")] = None,
     measure: Annotated[str | None, Option(help="Part responses: dot (default, as published) or cosine.")] = None,
-    attacker: Annotated[str, Option(help="mlp, mlp-v2, logistic, boosting, ...")] = "mlp",
+    attacker: Annotated[str | None, Option(help="mlp, logistic, boosting, ...; default the attack's own.")] = None,
     folds: Annotated[int, Option(min=2, help="Folds of the cross-fit.")] = 2,
     repeats: Annotated[int, Option(min=1, help="Crop and attacker seeds averaged over.")] = 1,
     permutations: Annotated[int, Option(min=0, help="Fits with permuted labels; from 999 on the test is theirs.")] = 5,
@@ -226,6 +226,7 @@ def audit(
     _check_writable(out, html)
     settings = _named(crops=crops, scale=scale, kind=kind, pooling=pooling, measure_by=measure)
     chosen = _attack(attack, settings)
+    attacker = attacker or chosen.attacker
     pl.attacks.make_attacker(attacker)  # a wrong name is said before long work
     described = _named(model=model, image_size=image_size, patch_size=patch_size, depth=depth, mean=mean, std=std)
     target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))

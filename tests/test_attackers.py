@@ -90,7 +90,7 @@ def test_a_classifier_of_ones_own_is_welcome_and_gets_the_seed():
 
 
 def test_unknown_attackers_are_refused_with_the_right_ones():
-    with pytest.raises(ValueError, match="boosting, logistic, mlp"):
+    with pytest.raises(ValueError, match="boosting, deepsets, likelihood-ratio, logistic, mlp"):
         make_attacker("forest")
     with pytest.raises(BadInput, match="scikit-learn classifier"):
         make_attacker(object())

@@ -10,14 +10,23 @@ import torch
 from PIL import Image, ImageFilter
 
 import partcrop_lab as pl
-from partcrop_lab.attacks import ATTACKS, PartCrop, make_attack
+from partcrop_lab.attacks import ATTACKS, Alignment, EncoderMI, Norms, PartCrop, Variance, make_attack
 from partcrop_lab.attacks.base import SHARD
 from partcrop_lab.attacks.pixels import pixel_statistics
+from partcrop_lab.attacks.views import VIEWS
+from partcrop_lab.devices import generator
 from partcrop_lab.errors import BadInput
 from partcrop_lab.parts import gaussian_target, part_boxes
 from partcrop_lab.store import cache_dir
 
-SMALL = {"partcrop": {"crops": 5}, "pixels": {}}
+SMALL = {
+    "partcrop": {"crops": 5},
+    "pixels": {},
+    "encodermi": {"views": 4},
+    "variance": {"count": 4},
+    "norms": {},
+    "alignment": {"views": 3},
+}
 
 
 @pytest.fixture(params=sorted(ATTACKS))
@@ -110,6 +119,81 @@ def test_partcrop_equals_the_literal_pipeline(tiny_encoder, images, pooling, kin
         np.testing.assert_allclose(X[i], expected, atol=1e-4)
 
 
+def unit(vector):
+    return vector / vector.square().sum().sqrt()
+
+
+@pytest.fixture(scope="module")
+def some(images):
+    return images.subset(slice(0, 3))
+
+
+@pytest.fixture(scope="module")
+def views(some, tiny_encoder):
+    """Vectors of four views of three images, one image and one view at a time."""
+    drawn = [VIEWS(some.batch([i]), generator("views", 2, name), 32, 4)[0] for i, name in enumerate(some.hashes)]
+    return torch.stack([torch.cat([tiny_encoder.vectors(view[None]) for view in image]) for image in drawn])
+
+
+def test_encodermi_equals_the_literal_cosines_of_all_pairs(views, some, tiny_encoder):
+    pairs = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    expected = [sorted((float(unit(v[a]) @ unit(v[b])) for a, b in pairs), reverse=True) for v in views]
+    found = {kind: EncoderMI(kind, views=4).features(tiny_encoder, some, seed=2) for kind in "VST"}
+    np.testing.assert_allclose(found["V"], expected, atol=1e-5)
+    np.testing.assert_array_equal(found["S"], found["V"])
+    np.testing.assert_allclose(found["T"][:, 0], np.mean(expected, 1), atol=1e-5)
+    assert [EncoderMI(kind).attacker for kind in "VST"] == ["mlp-256", "deepsets", "logistic"]
+
+
+def test_variance_is_that_of_each_dimension_over_views_or_parts(views, some, tiny_encoder):
+    expected = np.sort(np.var(views.numpy(), axis=1, ddof=1))[:, ::-1]
+    np.testing.assert_allclose(Variance(count=4).features(tiny_encoder, some, seed=2), expected, rtol=1e-3, atol=1e-6)
+    boxes = part_boxes(some.hashes, 4, 32, seed=2)
+    for i, image in enumerate(some.batch(slice(None))):
+        parts = [
+            oracles.crop(image.float() / 255, box.tolist(), tiny_encoder.part_size, bool(flip))
+            for box, flip in zip(boxes.boxes[i], boxes.flip[i])
+        ]
+        vectors = torch.cat([tiny_encoder.vectors(part[None]) for part in parts]).numpy()
+        found = Variance("parts", count=4).features(tiny_encoder, some, seed=2)[i]
+        np.testing.assert_allclose(found, np.sort(vectors.var(0, ddof=1))[::-1], rtol=1e-3, atol=1e-6)
+
+
+def test_alignment_is_the_mean_distance_to_views_against_references(views, some, tiny_encoder):
+    def distance(encoder, vectors):
+        images = encoder.vectors(some.batch(slice(None)))
+        return [np.mean([float((unit(f) - unit(v)).norm()) for v in vs]) for f, vs in zip(images, vectors)]
+
+    plain = Alignment(views=4).features(tiny_encoder, some, seed=2)[:, 0]
+    np.testing.assert_allclose(plain, -np.array(distance(tiny_encoder, views)), atol=1e-5)
+    other = tiny_encoder.untrained(5)
+    against = Alignment(views=4, references=(other, tiny_encoder)).features(tiny_encoder, some, seed=2)[:, 0]
+    under_other = -Alignment(views=4).features(other, some, seed=2)[:, 0]
+    np.testing.assert_allclose(against, (under_other + -plain) / 2 + plain, atol=1e-5)
+    assert Alignment(references=(other,)).settings["references"] == [other.digest]
+
+
+def test_norms_are_those_of_numpy(some, tiny_encoder):
+    vectors = tiny_encoder.vectors(some.batch(slice(None))).numpy()
+    expected = [[np.log(np.linalg.norm(v, p)) for p in (1, 2, 4, np.inf)] for v in vectors]
+    np.testing.assert_allclose(Norms().features(tiny_encoder, some), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("attack", "settings", "message"),
+    [
+        (EncoderMI, {"kind": "X"}, "kind is 'X'; it must be one of V, S, T"),
+        (EncoderMI, {"views": 1}, "views is 1"),
+        (Variance, {"over": "rows"}, "over is 'rows'; it must be one of views, parts"),
+        (Variance, {"count": 1}, "count is 1"),
+        (Alignment, {"views": 0}, "views is 0"),
+    ],
+)
+def test_settings_that_make_no_attack_are_refused(attack, settings, message):
+    with pytest.raises(ValueError, match=message):
+        attack(**settings)
+
+
 def test_an_encoder_that_gives_nan_is_refused(images):
     broken = pl.load_encoder(lambda x: torch.full((len(x), 16, 8), float("nan")), image_size=32, name="broken")
     with pytest.raises(BadInput, match=r"encoder broken .*NaN"):
@@ -136,5 +220,5 @@ def test_pixel_statistics_see_compression_colour_and_blur(images, change):
 
 
 def test_unknown_attacks_are_refused_with_the_right_ones():
-    with pytest.raises(ValueError, match="partcrop, pixels"):
+    with pytest.raises(ValueError, match="norms, partcrop, pixels"):
         make_attack("guess")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import partcrop_lab as pl
-from partcrop_lab.audit import released_images
+from partcrop_lab.audit import released_images, run
 from partcrop_lab.audit.crossfit import assign_folds, cross_fit
 from partcrop_lab.audit.verdict import Case, confounders, outcome, sentence
 from partcrop_lab.errors import BadInput
@@ -60,6 +60,18 @@ def test_sets_that_differ_in_pixels_are_confounded(tiny_encoder, split):
     darker = pl.ImageSet((members.float() * 0.7).to(torch.uint8), split.members.names)
     result = pl.audit(tiny_encoder, pl.member_split(darker, split.nonmembers), **QUICK)
     assert result.verdict.startswith("Confounded: ") and "pixel statistics alone" in result.verdict
+
+
+@pytest.mark.parametrize(("kind", "attacker"), [("S", "deepsets"), ("T", "logistic")])
+def test_an_attack_brings_its_own_attacker_and_pixel_statistics_theirs(
+    kind, attacker, tiny_encoder, split, monkeypatch
+):
+    used = []
+    monkeypatch.setattr(run, "cross_fit", lambda X, *rest: used.append((X.shape[1], rest[2])) or cross_fit(X, *rest))
+    result = pl.audit(tiny_encoder, split, pl.attacks.EncoderMI(kind, views=3), permutations=0, progress=False)
+    width = {"S": 3, "T": 1}[kind]
+    assert used[:2] == [(width, attacker)] * 2 and used[2][0] > 100 and used[2][1] == "mlp"
+    assert result.settings["attacker"] == attacker and result.outcome == "No evidence of leakage"
 
 
 def test_the_released_protocol_is_confounded_and_says_so(tiny_encoder, split):

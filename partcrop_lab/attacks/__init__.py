@@ -1,17 +1,26 @@
 """Attacks turn images into membership features; attackers turn those and labels into scores."""
 
-from partcrop_lab.attacks.attackers import ATTACKERS, MLPAttacker, make_attacker
+from partcrop_lab.attacks.alignment import Alignment
+from partcrop_lab.attacks.attackers import ATTACKERS, MLPAttacker, SetAttacker, make_attacker
 from partcrop_lab.attacks.base import ATTACKS, Attack, make_attack, register
+from partcrop_lab.attacks.encodermi import EncoderMI
+from partcrop_lab.attacks.norms import Norms
 from partcrop_lab.attacks.partcrop import PartCrop
 from partcrop_lab.attacks.pixels import PixelStatistics
+from partcrop_lab.attacks.variance import Variance
 
 __all__ = [
     "ATTACKERS",
     "ATTACKS",
+    "Alignment",
     "Attack",
+    "EncoderMI",
     "MLPAttacker",
+    "Norms",
     "PartCrop",
     "PixelStatistics",
+    "SetAttacker",
+    "Variance",
     "make_attack",
     "make_attacker",
     "register",

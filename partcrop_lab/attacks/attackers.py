@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -102,8 +103,7 @@ class MLPAttacker(ClassifierMixin, BaseEstimator):
         self.classes_ = np.unique(y)
         if len(self.classes_) != 2:
             raise ValueError(f"y holds {len(self.classes_)} classes; an attacker needs members and non-members")
-        self.mean_ = X.mean(0) if self.standardise else np.zeros(X.shape[1])
-        self.scale_ = X.std(0) + 1e-8 if self.standardise else np.ones(X.shape[1])
+        self.mean_, self.scale_ = self._moments(X) if self.standardise else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
         generator = torch.Generator().manual_seed(self.random_state)
         self.network_ = self._network(X.shape[1], generator)
         inputs, targets = self._tensor(X), torch.from_numpy((y == self.classes_[1]).astype(np.float32))
@@ -130,6 +130,10 @@ class MLPAttacker(ClassifierMixin, BaseEstimator):
             losses.append(loss.detach())
         return float(torch.stack(losses).mean())
 
+    def _moments(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation by which features are standardised."""
+        return X.mean(0), X.std(0) + 1e-8
+
     def _tensor(self, X: np.ndarray) -> Tensor:
         return torch.from_numpy(((X - self.mean_) / self.scale_).astype(np.float32))
 
@@ -150,6 +154,43 @@ class MLPAttacker(ClassifierMixin, BaseEstimator):
         return self.classes_[(self.decision_function(X) > 0).astype(int)]
 
 
+class SetAttacker(MLPAttacker):
+    """DeepSets (Zaheer et al., NeurIPS 2017, arXiv 1703.06114): the features of an image are a set, their order unseen.
+
+    Each feature passes the same two tanh layers, the largest of each unit's values is kept, and two more layers make
+    the score. Arguments as those of `MLPAttacker`; `hidden` are two widths, `variant` and `init_std` are not used.
+
+    >>> X, y = np.random.default_rng(0).normal(size=(8, 5)), np.arange(8) % 2
+    >>> fitted = SetAttacker((4, 4), epochs=2).fit(X, y)
+    >>> bool(np.allclose(fitted.decision_function(X), fitted.decision_function(X[:, ::-1])))
+    True
+    """
+
+    def _network(self, features: int, generator: torch.Generator) -> nn.Sequential:
+        one, two = self.hidden
+        each = [nn.Unflatten(1, (features, 1)), nn.Linear(1, one), nn.Tanh(), nn.Linear(one, two), nn.Tanh()]
+        network = nn.Sequential(*each, _Largest(), nn.Linear(two, two), nn.Tanh(), nn.Linear(two, 1))
+        for layer in network:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight, generator=generator)
+                nn.init.zeros_(layer.bias)
+        return network
+
+    def _moments(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(X.shape[1], X.mean()), np.full(X.shape[1], X.std() + 1e-8)
+
+
+class _Largest(nn.Module):
+    """The maximum over the elements of sets (B, elements, width)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax(1)
+
+
+def _likelihood_ratio(seed: int) -> BaseEstimator:
+    return make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(reg_param=1e-3))
+
+
 def _logistic(seed: int) -> BaseEstimator:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, random_state=seed))
 
@@ -161,6 +202,9 @@ def _boosting(seed: int) -> BaseEstimator:
 ATTACKERS: dict[str, Callable[[int], BaseEstimator]] = {
     **{name: lambda seed, hidden=hidden: MLPAttacker(hidden, random_state=seed) for name, hidden in STRUCTURES.items()},
     "mlp-v2": lambda seed: MLPAttacker(variant="v2", random_state=seed),
+    "mlp-256": lambda seed: MLPAttacker((256,), random_state=seed),
+    "deepsets": lambda seed: SetAttacker((128, 128), random_state=seed),
+    "likelihood-ratio": _likelihood_ratio,
     "logistic": _logistic,
     "boosting": _boosting,
 }

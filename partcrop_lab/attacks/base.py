@@ -36,8 +36,10 @@ class Attack(ABC):
     name: ClassVar[str]
     revision: ClassVar[int] = 1
     """Raised when the same settings measure something else than before, so that no stale cache entry is used."""
-    views: ClassVar[tuple[str, ...]] = ()
+    selecting: ClassVar[tuple[str, ...]] = ()
     """Settings that only select columns of what is measured, so that they share one cache entry."""
+    attacker: ClassVar[str] = "mlp"
+    """The attacker that an audit trains on these features where none is asked for."""
 
     @property
     @abstractmethod
@@ -81,7 +83,7 @@ class Attack(ABC):
         return self.select(measured)
 
     def _shard(self, encoder: Encoder, images: ImageSet, shard: np.ndarray, hashes: list[str], seed: int) -> np.ndarray:
-        settings = {name: value for name, value in self.settings.items() if name not in self.views}
+        settings = {name: value for name, value in self.settings.items() if name not in self.selecting}
 
         def make() -> dict[str, np.ndarray]:
             with torch.inference_mode():

@@ -39,7 +39,7 @@ class PartCrop(Attack):
     """
 
     name: ClassVar[str] = "partcrop"
-    views: ClassVar[tuple[str, ...]] = ("kind",)
+    selecting: ClassVar[tuple[str, ...]] = ("kind",)
     crops: int = 128
     scale: tuple[float, float] = (0.08, 0.2)
     kind: str = "both"

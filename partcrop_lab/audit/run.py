@@ -31,7 +31,7 @@ def audit(
     encoder: Encoder,
     split: MembershipSplit,
     attack: Attack | None = None,
-    attacker: str | BaseEstimator = "mlp",
+    attacker: str | BaseEstimator | None = None,
     folds: int = 2,
     seed: int = 0,
     *,
@@ -52,7 +52,8 @@ def audit(
         encoder: the encoder audited.
         split: members and non-members.
         attack: how images become features; `PartCrop()` where omitted.
-        attacker: a name of `attacks.ATTACKERS` or a scikit-learn classifier.
+        attacker: a name of `attacks.ATTACKERS` or a scikit-learn classifier, for target and controls; where omitted
+            the attack's own ("mlp" for PartCrop), and for pixel statistics theirs.
         folds: parts the images are cut into; the attacker of each is fitted on the others.
         seed: of folds, crops, attackers, controls and resampling.
         repeats: crop and attacker seeds averaged over (never picked from).
@@ -72,24 +73,25 @@ def audit(
         raise ValueError(f"protocol is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; it must be at least 1")
-    attack = attack or PartCrop()
+    attack, blind = attack or PartCrop(), PixelStatistics()
+    blind_attacker, attacker = attacker or blind.attacker, attacker or attack.attacker
     member = split.member
     fold = assign_folds(member, folds, seed)
     images = released_images(split, seed) if protocol == "released" else split.images
 
-    def fit(one: Attack, using: Encoder) -> list[tuple[np.ndarray, CrossFit]]:
+    def fit(one: Attack, using: Encoder, by: str | BaseEstimator) -> list[tuple[np.ndarray, CrossFit]]:
         seeds = [seed + r for r in range(repeats)]
         made = [one.features(using, images, s, progress) for s in seeds]
-        return [(X, cross_fit(X, member, fold, attacker, 100 * s)) for X, s in zip(made, seeds, strict=True)]
+        return [(X, cross_fit(X, member, fold, by, 100 * s)) for X, s in zip(made, seeds, strict=True)]
 
-    fits = fit(attack, encoder)
+    fits = fit(attack, encoder, attacker)
     table = pd.DataFrame({"name": images.names, "member": member, "score": _mean_scores(fits), "fold": fold})
     others = {}
     if controls:
         untrained = encoder.untrained(seed_of("untrained", seed) % 2**31)
         others = {
-            "untrained": _mean_scores(fit(attack, untrained)),
-            "pixels": _mean_scores(fit(PixelStatistics(), encoder)),
+            "untrained": _mean_scores(fit(attack, untrained, attacker)),
+            "pixels": _mean_scores(fit(blind, encoder, blind_attacker)),
         }
     permuted = permuted_scores(fits[0][0], member, fold, attacker, permutations if controls else 0, seed, progress)
     p_value = _p_value(table, permuted)

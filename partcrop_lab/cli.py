@@ -189,7 +189,8 @@ def audit(
     skip_unreadable: Skip = False,
     drop_duplicates: Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")] = False,
     declared: Annotated[bool, Option("--declared", help="You claim that it was trained on this drawn split.")] = False,
-    model: Annotated[str | None, Option(help="timm model of a checkpoint that does not name its own.")] = None,
+    model: Annotated[str | None, Option(help="timm model of a checkpoint whose shapes do not tell it.")] = None,
+    branch: Annotated[str | None, Option(help="Of a checkpoint: teacher, student, base or momentum.")] = None,
     image_size: Annotated[int | None, Option(help="Side in pixels of the encoder's input.")] = None,
     patch_size: Annotated[int | None, Option(help="Patch of a ViT in pixels.")] = None,
     depth: Annotated[int | None, Option(help="Blocks of a ViT.")] = None,
@@ -227,7 +228,8 @@ def audit(
     settings = _named(crops=crops, scale=scale, kind=kind, pooling=pooling, measure_by=measure)
     chosen = _attack(attack, settings)
     pl.attacks.make_attacker(attacker)  # a wrong name is said before long work
-    described = _named(model=model, image_size=image_size, patch_size=patch_size, depth=depth, mean=mean, std=std)
+    described = _named(model=model, branch=branch, image_size=image_size, patch_size=patch_size, depth=depth)
+    described |= _named(mean=mean, std=std)
     target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))
     audited = sides.load(target.image_size) if sides.given else target.split
     if not quiet:

@@ -5,6 +5,7 @@ from importlib import metadata
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import partcrop_lab as pl
@@ -188,6 +189,15 @@ def test_a_folder_that_holds_another_split_is_refused(shell, trained):
 def test_an_encoder_without_a_split_says_what_to_give(shell, tiny):
     status, _, err = shell("audit", *tiny, *QUICK)
     assert status == 2 and "carries no split" in err[-1] and "--split" in err[-1]
+
+
+def test_a_released_checkpoint_is_audited_by_its_shapes_alone(shell, tiny_encoder, tmp_path):
+    torch.save({"model": tiny_encoder._model.state_dict()}, tmp_path / "mae.pth")
+    status, out, err = shell("audit", "--encoder", tmp_path / "mae.pth", *NULL, "--quiet")
+    assert status == 0 and "null check" in out
+    assert [line for line in err if "num_heads=1" in line and line.startswith("partcrop-lab: note: ")]
+    status, _, err = shell("audit", "--encoder", tmp_path / "mae.pth", "--image-size", 64, *NULL)
+    assert (status, len(err)) == (2, 1) and "image_size=32 would fit" in err[0] and "1 of another shape:" in err[0]
 
 
 def test_the_cache_is_measured_and_cleared(shell, tmp_path, monkeypatch):

@@ -394,11 +394,15 @@ def pretrain(
     skip_unreadable: Skip = False,
     epochs: Annotated[int | None, Option(min=1, help="Passes over the members; default the recipe's.")] = None,
     seed: Annotated[int, Option(help="Of drawing, weights and augmentation.")] = 0,
-    checkpoint_every: Annotated[int | None, Option(min=1, help="Epochs between checkpoints.")] = None,
+    checkpoint_every: Annotated[int | None, Option(min=1, help="Epochs between states to resume from.")] = None,
+    keep: Annotated[list[str] | None, Option(help="Epochs whose encoder is kept too, as 100,300; repeatable.")] = None,
     setting: Annotated[list[str] | None, Option("--set", help="key=value of the recipe; repeatable.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Draw a split, record it, and train an encoder on its members. The same command resumes an interrupted run."""
+    """Draw a split, record it, and train an encoder on its members. The same command resumes an interrupted run.
+
+    Encoders kept along the way are mid-schedule: their learning rate has not come down as at the end of a run.
+    """
     import partcrop_lab as pl
     from partcrop_lab.encoders.recipes import make_recipe
 
@@ -406,14 +410,39 @@ def pretrain(
     sides = Sides(split, **drawing, size=size, seed=seed, skip_unreadable=skip_unreadable)
     if not sides.given:
         raise typer.BadParameter("give --images and --members, or --split")
-    overrides = _pairs(setting)
+    overrides, kept = _pairs(setting), _epochs(keep)
     make_recipe(recipe, **overrides)  # wrong names are said before anything is written
     drawn = sides.load()
     _record(drawn, out / "split.json")
-    how = {"checkpoint_every": checkpoint_every, "progress": not quiet}
-    pl.pretrain(recipe, drawn, epochs, seed, out, **how, **overrides)
+    how = {"checkpoint_every": checkpoint_every, "progress": not quiet, "keep": kept}
+    encoder = pl.pretrain(recipe, drawn, epochs, seed, out, **how, **overrides)
+    _draw_loss(out, encoder.name)
     path = out / "encoder.safetensors"
     print(f"{path}: trained on {len(drawn.members)} images; audit it with partcrop-lab audit --encoder {path}")
+
+
+def _epochs(texts: Iterable[str] | None) -> list[int]:
+    """Numbers from options like "100,300".
+
+    >>> _epochs(["100,300", "500"])
+    [100, 300, 500]
+    """
+    try:
+        return [int(number) for text in texts or () for number in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--keep takes epochs separated by commas; {error}") from error
+
+
+def _draw_loss(out: Path, name: str) -> None:
+    """Draw the log of a training run beside its encoder."""
+    import pandas as pd
+
+    from partcrop_lab import plots
+
+    table = pd.read_json(out / "log.jsonl", lines=True)
+    with store.atomic(out / "loss.png") as temporary:
+        text = f"{name}, trained on its N members."
+        temporary.write_bytes(plots.png(lambda figure: plots.training_curve(table, figure, text), 4.6, 3.6, 300))
 
 
 def _record(split: MembershipSplit, path: Path) -> None:

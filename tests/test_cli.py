@@ -70,6 +70,7 @@ WRONG = {
     "audit --encoder random:x --attacker guess": "logistic",
     "audit --encoder random:x --scale 0.1": "--scale",
     "pretrain --recipe mae --out o": "--images and --members, or --split",
+    "pretrain --recipe mae --out o --images partshapes --members 4 --size 32 --keep 1;2": "--keep takes epochs",
     "pretrain --recipe guess --out o --images partshapes --members 4 --size 32": "mae",
     "cache size --all": "--all",
     "cache clear nonsense": "no room 'nonsense'",
@@ -175,6 +176,27 @@ def test_pretraining_records_the_split_that_an_audit_then_finds(shell, trained):
     status, said, _ = shell("audit", "--encoder", out / "encoder.safetensors", *QUICK)
     assert status == 0 and "20 members + 20 non-members, which it was trained on" in said
     assert "N = 20, T = 2 epochs" in said and "null check" not in said
+
+
+def test_pretraining_keeps_the_epochs_asked_for_and_draws_its_loss(shell, trained):
+    out, line = trained
+    kept = out.with_name("kept")
+    line = [str(kept) if word == str(out) else word for word in line]
+    line[line.index("--epochs") + 1] = "3"
+    status, _, _ = shell(*line, "--images", "partshapes", "--members", 20, "--keep", "1,2")
+    names = ["encoder-000001.safetensors", "encoder-000002.safetensors", "encoder.safetensors"]
+    assert status == 0 and sorted(path.name for path in kept.glob("*.safetensors")) == names
+    with Image.open(kept / "loss.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 800
+
+
+def test_a_training_that_diverges_is_one_sentence_and_status_2(shell, trained):
+    out, line = trained
+    line = [str(out.with_name("diverged")) if word == str(out) else word for word in line]
+    wild = ["--set", "lr=1e20", "--set", "warmup=0", "--set", "clip=1e9", "--set", "batch_size=4"]
+    status, said, err = shell(*line, "--images", "partshapes", "--members", 20, *wild)
+    assert (status, said) == (2, "") and err[-1].startswith("partcrop-lab: ")
+    assert "no longer finite in epoch" in err[-1] and "lower lr=" in err[-1]
 
 
 def test_a_folder_that_holds_another_split_is_refused(shell, trained):

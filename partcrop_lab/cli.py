@@ -468,12 +468,65 @@ def figures(
 
 @zoo_app.command("list")
 def zoo_list() -> None:
-    """The encoders of the zoo, with what they were trained by and on how much."""
-    from partcrop_lab.encoders.zoo import card, zoo_names
+    """The encoders of the zoo: what they were trained by, on how much, what they are good for and what they leak."""
+    from partcrop_lab.encoders.zoo import card, zoo_dir, zoo_names
 
-    cards = [(name, card(name)) for name in zoo_names()]
-    rows = [(f"zoo:{name}", str(one["recipe"]), f"N = {one['N']}", f"T = {one['T']} epochs") for name, one in cards]
-    print(_table(rows) if rows else "the zoo is empty; train one with partcrop-lab zoo train NAME")
+    head = ("encoder", "recipe", "N", "T", "linear probe", "AUC (95 % interval)", "verdict", "size")
+    rows = [_zoo_row(name, card(name), zoo_dir() / f"{name}.safetensors") for name in zoo_names()]
+    print(_table([head, *rows]) if rows else "the zoo is empty; train one with partcrop-lab zoo train NAME")
+
+
+def _zoo_row(name: str, about: dict[str, Any], path: Path) -> tuple[str, ...]:
+    probe, audit = (about.get("utility") or {}).get("linear_probe"), about.get("audit")
+    planned = f" of {about['planned']}" if about.get("planned", about["T"]) != about["T"] else ""
+    found = ("-", "not audited")
+    if audit:
+        found = (
+            "{value:.3f} ({low:.3f} to {high:.3f})".format(**audit["metrics"]["auc"]),
+            audit["verdict"].split(":")[0],
+        )
+    trained = (f"zoo:{name}", about["recipe"], str(about["N"]), f"{about['T']}{planned}")
+    return *trained, "-" if probe is None else f"{probe:.3f}", *found, _megabytes(path.stat().st_size)
+
+
+@zoo_app.command("verify")
+def zoo_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Encoders of the zoo; all where omitted.")] = None,
+    audit: Annotated[bool, Option("--audit", help="Run the audits of the cards again too: minutes each.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Are the encoders of the zoo what their cards say? Exit status 2 where one is not."""
+    from partcrop_lab.encoders.zoo import CHECKS, verify_zoo, zoo_dir, zoo_names
+
+    names = [name.removeprefix("zoo:") for name in names or zoo_names()]
+    if not names:
+        raise BadInput(f"{zoo_dir()} holds no encoders to verify; train one with partcrop-lab zoo train NAME")
+    columns, rows, troubles = [*CHECKS, "audit"] if audit else [*CHECKS], [], []
+    for name in names:
+        found = verify_zoo(name)
+        if audit and not any(found.values()):
+            found["audit"] = _audit_again(name, not quiet)
+        words = {check: "ok" if trouble is None else "FAILED" for check, trouble in found.items()}
+        rows.append((f"zoo:{name}", *(words.get(column, "-") for column in columns)))
+        troubles += filter(None, found.values())
+    print(_table([("encoder", *columns), *rows]))
+    for trouble in troubles:
+        _say(trouble, BAD)
+    if troubles:
+        raise typer.Exit(BAD)
+
+
+def _audit_again(name: str, progress: bool) -> str | None:
+    """What is wrong with the audit on a card, or None."""
+    import partcrop_lab as pl
+    from partcrop_lab.audit import repeat_audit
+
+    encoder = pl.load_encoder(f"zoo:{name}")
+    try:
+        repeat_audit(encoder, encoder.card.get("audit"), progress)
+    except BadInput as error:
+        return str(error)
+    return None
 
 
 @zoo_app.command("card")
@@ -493,11 +546,11 @@ def zoo_train(
     import partcrop_lab as pl
     from partcrop_lab.encoders.zoo import train_zoo, update_card
 
-    path = train_zoo(name, out=out)
-    encoder = pl.load_encoder(path, name=f"zoo:{name}")
-    result = pl.audit(encoder, encoder.split)
-    update_card(path, audit=result.summary())
-    print(f"{path}\n{result.verdict}")
+    for path in train_zoo(name, out=out):
+        encoder = pl.load_encoder(path, name=f"zoo:{path.stem}")
+        result = pl.audit(encoder, encoder.split)
+        update_card(path, audit=result.summary())
+        print(f"{path}\n{result.verdict}")
 
 
 @cache_app.command("size")

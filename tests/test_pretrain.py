@@ -305,13 +305,16 @@ def test_large_sets_are_read_batch_by_batch_with_the_same_losses(images, tmp_pat
 
 def test_a_zoo_entry_trains_with_weights_card_and_split(tmp_path, monkeypatch):
     pool = {"source": "partshapes", "n": 20, "size": 32, "seed": 0}
-    plan = zoo.ZooEntry("mae", 8, {"epochs": 1, "embed_dim": 48, "num_heads": 3}, nonmembers=6, pool=pool)
+    small = {"epochs": 2, "embed_dim": 48, "num_heads": 3}
+    plan = zoo.ZooEntry("mae", 8, small, nonmembers=6, pool=pool, keep=(1,))
     monkeypatch.setitem(zoo.ZOO, "tiny", plan)
     monkeypatch.setattr(zoo, "PROBE", {"source": "partshapes", "n": 40, "seed": 9})
     monkeypatch.setenv(zoo.ZOO_VARIABLE, str(tmp_path))
-    path = zoo.train_zoo("tiny", progress=False)
+    paths = zoo.train_zoo("tiny", progress=False)
     encoder = load_encoder("zoo:tiny")
-    assert path == tmp_path / "tiny.safetensors"
+    assert paths == [tmp_path / "tiny-T1.safetensors", tmp_path / "tiny.safetensors"]
+    assert [(zoo.card(name)["T"], zoo.card(name)["planned"]) for name in ("tiny-T1", "tiny")] == [(1, 2), (2, 2)]
+    assert all(zoo.verify_zoo(name) == dict.fromkeys(zoo.CHECKS) for name in ("tiny-T1", "tiny"))
     assert encoder.split.digest == plan.split().digest
     assert (len(encoder.split.members), len(encoder.split.nonmembers)) == (8, 6)
     assert 0 <= zoo.card("tiny")["utility"]["untrained_knn"] <= 1

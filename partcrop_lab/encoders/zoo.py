@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from partcrop_lab.images import MembershipSplit, load_images, member_split
 ZOO_VARIABLE = "PARTCROP_LAB_ZOO"
 PROBE = {"source": "partshapes", "n": 2000, "seed": 10_000}
 """Labelled images of which the first half trains the probes of the cards and the second half tests them."""
+
+CHECKS = ("weights", "split", "forward")
+"""What `verify_zoo` looks at, in this order."""
 
 
 @dataclass(frozen=True)
@@ -154,38 +157,32 @@ def verify_zoo(name: str) -> dict[str, str | None]:
     Raises:
         ValueError: the zoo has no such encoder; those it has are listed.
     """
-    about, found = card(name), {}
-    for check, passes in CHECKS.items():
+    checks, found = _checked(name), {}
+    for check in CHECKS:
         try:
-            passes(name, about)
+            next(checks)
         except BadInput as error:
             return found | {check: str(error)}
         found[check] = None
     return found
 
 
-def _weights(name: str, about: dict[str, Any]) -> None:
-    load_zoo(name)
-
-
-def _split(name: str, about: dict[str, Any]) -> None:
-    split = load_zoo(name).split
+def _checked(name: str) -> Iterator[None]:
+    """Yields after each of `CHECKS` that passes; the weights are read and the images drawn once for all."""
+    encoder = load_zoo(name, precision="fp32")
+    yield
+    split, about = encoder.split, encoder.card
     if (split.digest, len(split.members)) != (about.get("split_digest"), about.get("N")):
         raise BadInput(f"zoo:{name}: the split on its card is not the one that it was trained on (digest or N differ)")
-
-
-def _forward(name: str, about: dict[str, Any]) -> None:
-    encoder = load_zoo(name, precision="fp32")
-    fmap = encoder.feature_map(encoder.split.members.batch(slice(0, 2)))  # refuses values that are not finite
+    yield
+    fmap = encoder.feature_map(split.members.batch(slice(0, 2)))  # refuses values that are not finite
     if fmap.shape != (2, math.prod(encoder.map_shape), encoder.width):
         raise BadInput(f"zoo:{name}: its feature map is {tuple(fmap.shape)}, not as its architecture says")
     wanted, values = about.get("features"), fingerprint(encoder)
     if wanted and not np.allclose(values, wanted, rtol=1e-3, atol=1e-3):
         worst = np.abs(np.subtract(values, wanted)).max()
         raise BadInput(f"zoo:{name}: its features differ from those on its card by up to {worst:.2g}")
-
-
-CHECKS: dict[str, Callable[[str, dict[str, Any]], None]] = {"weights": _weights, "split": _split, "forward": _forward}
+    yield
 
 
 def utility(encoder: Encoder, seed: int = 0) -> dict[str, Any]:

@@ -189,7 +189,8 @@ def audit(
     skip_unreadable: Skip = False,
     drop_duplicates: Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")] = False,
     declared: Annotated[bool, Option("--declared", help="You claim that it was trained on this drawn split.")] = False,
-    model: Annotated[str | None, Option(help="timm model of a checkpoint that does not name its own.")] = None,
+    model: Annotated[str | None, Option(help="timm model of a checkpoint whose shapes do not tell it.")] = None,
+    branch: Annotated[str | None, Option(help="Of a checkpoint: teacher, student, base or momentum.")] = None,
     image_size: Annotated[int | None, Option(help="Side in pixels of the encoder's input.")] = None,
     patch_size: Annotated[int | None, Option(help="Patch of a ViT in pixels.")] = None,
     depth: Annotated[int | None, Option(help="Blocks of a ViT.")] = None,
@@ -228,7 +229,8 @@ def audit(
     chosen = _attack(attack, settings)
     attacker = attacker or chosen.attacker
     pl.attacks.make_attacker(attacker)  # a wrong name is said before long work
-    described = _named(model=model, image_size=image_size, patch_size=patch_size, depth=depth, mean=mean, std=std)
+    described = _named(model=model, branch=branch, image_size=image_size, patch_size=patch_size, depth=depth)
+    described |= _named(mean=mean, std=std)
     target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))
     audited = sides.load(target.image_size) if sides.given else target.split
     if not quiet:
@@ -393,11 +395,15 @@ def pretrain(
     skip_unreadable: Skip = False,
     epochs: Annotated[int | None, Option(min=1, help="Passes over the members; default the recipe's.")] = None,
     seed: Annotated[int, Option(help="Of drawing, weights and augmentation.")] = 0,
-    checkpoint_every: Annotated[int | None, Option(min=1, help="Epochs between checkpoints.")] = None,
+    checkpoint_every: Annotated[int | None, Option(min=1, help="Epochs between states to resume from.")] = None,
+    keep: Annotated[list[str] | None, Option(help="Epochs whose encoder is kept too, as 100,300; repeatable.")] = None,
     setting: Annotated[list[str] | None, Option("--set", help="key=value of the recipe; repeatable.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Draw a split, record it, and train an encoder on its members. The same command resumes an interrupted run."""
+    """Draw a split, record it, and train an encoder on its members. The same command resumes an interrupted run.
+
+    Encoders kept along the way are mid-schedule: their learning rate has not come down as at the end of a run.
+    """
     import partcrop_lab as pl
     from partcrop_lab.encoders.recipes import make_recipe
 
@@ -405,14 +411,39 @@ def pretrain(
     sides = Sides(split, **drawing, size=size, seed=seed, skip_unreadable=skip_unreadable)
     if not sides.given:
         raise typer.BadParameter("give --images and --members, or --split")
-    overrides = _pairs(setting)
+    overrides, kept = _pairs(setting), _epochs(keep)
     make_recipe(recipe, **overrides)  # wrong names are said before anything is written
     drawn = sides.load()
     _record(drawn, out / "split.json")
-    how = {"checkpoint_every": checkpoint_every, "progress": not quiet}
-    pl.pretrain(recipe, drawn, epochs, seed, out, **how, **overrides)
+    how = {"checkpoint_every": checkpoint_every, "progress": not quiet, "keep": kept}
+    encoder = pl.pretrain(recipe, drawn, epochs, seed, out, **how, **overrides)
+    _draw_loss(out, encoder.name)
     path = out / "encoder.safetensors"
     print(f"{path}: trained on {len(drawn.members)} images; audit it with partcrop-lab audit --encoder {path}")
+
+
+def _epochs(texts: Iterable[str] | None) -> list[int]:
+    """Numbers from options like "100,300".
+
+    >>> _epochs(["100,300", "500"])
+    [100, 300, 500]
+    """
+    try:
+        return [int(number) for text in texts or () for number in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--keep takes epochs separated by commas; {error}") from error
+
+
+def _draw_loss(out: Path, name: str) -> None:
+    """Draw the log of a training run beside its encoder."""
+    import pandas as pd
+
+    from partcrop_lab import plots
+
+    table = pd.read_json(out / "log.jsonl", lines=True)
+    with store.atomic(out / "loss.png") as temporary:
+        text = f"{name}, trained on its N members."
+        temporary.write_bytes(plots.png(lambda figure: plots.training_curve(table, figure, text), 4.6, 3.6, 300))
 
 
 def _record(split: MembershipSplit, path: Path) -> None:
@@ -438,12 +469,65 @@ def figures(
 
 @zoo_app.command("list")
 def zoo_list() -> None:
-    """The encoders of the zoo, with what they were trained by and on how much."""
-    from partcrop_lab.encoders.zoo import card, zoo_names
+    """The encoders of the zoo: what they were trained by, on how much, what they are good for and what they leak."""
+    from partcrop_lab.encoders.zoo import card, zoo_dir, zoo_names
 
-    cards = [(name, card(name)) for name in zoo_names()]
-    rows = [(f"zoo:{name}", str(one["recipe"]), f"N = {one['N']}", f"T = {one['T']} epochs") for name, one in cards]
-    print(_table(rows) if rows else "the zoo is empty; train one with partcrop-lab zoo train NAME")
+    head = ("encoder", "recipe", "N", "T", "linear probe", "AUC (95 % interval)", "verdict", "size")
+    rows = [_zoo_row(name, card(name), zoo_dir() / f"{name}.safetensors") for name in zoo_names()]
+    print(_table([head, *rows]) if rows else "the zoo is empty; train one with partcrop-lab zoo train NAME")
+
+
+def _zoo_row(name: str, about: dict[str, Any], path: Path) -> tuple[str, ...]:
+    probe, audit = (about.get("utility") or {}).get("linear_probe"), about.get("audit")
+    planned = f" of {about['planned']}" if about.get("planned", about["T"]) != about["T"] else ""
+    found = ("-", "not audited")
+    if audit:
+        found = (
+            "{value:.3f} ({low:.3f} to {high:.3f})".format(**audit["metrics"]["auc"]),
+            audit["verdict"].split(":")[0],
+        )
+    trained = (f"zoo:{name}", about["recipe"], str(about["N"]), f"{about['T']}{planned}")
+    return *trained, "-" if probe is None else f"{probe:.3f}", *found, _megabytes(path.stat().st_size)
+
+
+@zoo_app.command("verify")
+def zoo_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Encoders of the zoo; all where omitted.")] = None,
+    audit: Annotated[bool, Option("--audit", help="Run the audits of the cards again too: minutes each.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Are the encoders of the zoo what their cards say? Exit status 2 where one is not."""
+    from partcrop_lab.encoders.zoo import CHECKS, verify_zoo, zoo_dir, zoo_names
+
+    names = [name.removeprefix("zoo:") for name in names or zoo_names()]
+    if not names:
+        raise BadInput(f"{zoo_dir()} holds no encoders to verify; train one with partcrop-lab zoo train NAME")
+    columns, rows, troubles = [*CHECKS, "audit"] if audit else [*CHECKS], [], []
+    for name in names:
+        found = verify_zoo(name)
+        if audit and not any(found.values()):
+            found["audit"] = _audit_again(name, not quiet)
+        words = {check: "ok" if trouble is None else "FAILED" for check, trouble in found.items()}
+        rows.append((f"zoo:{name}", *(words.get(column, "-") for column in columns)))
+        troubles += filter(None, found.values())
+    print(_table([("encoder", *columns), *rows]))
+    for trouble in troubles:
+        _say(trouble, BAD)
+    if troubles:
+        raise typer.Exit(BAD)
+
+
+def _audit_again(name: str, progress: bool) -> str | None:
+    """What is wrong with the audit on a card, or None."""
+    import partcrop_lab as pl
+    from partcrop_lab.audit import repeat_audit
+
+    encoder = pl.load_encoder(f"zoo:{name}")
+    try:
+        repeat_audit(encoder, encoder.card.get("audit"), progress)
+    except BadInput as error:
+        return str(error)
+    return None
 
 
 @zoo_app.command("card")
@@ -463,11 +547,11 @@ def zoo_train(
     import partcrop_lab as pl
     from partcrop_lab.encoders.zoo import train_zoo, update_card
 
-    path = train_zoo(name, out=out)
-    encoder = pl.load_encoder(path, name=f"zoo:{name}")
-    result = pl.audit(encoder, encoder.split)
-    update_card(path, audit=result.summary())
-    print(f"{path}\n{result.verdict}")
+    for path in train_zoo(name, out=out):
+        encoder = pl.load_encoder(path, name=f"zoo:{path.stem}")
+        result = pl.audit(encoder, encoder.split)
+        update_card(path, audit=result.summary())
+        print(f"{path}\n{result.verdict}")
 
 
 @cache_app.command("size")

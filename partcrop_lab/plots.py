@@ -505,6 +505,27 @@ def loss_curve(table: pd.DataFrame, ax: Axes | None = None, ylabel: str = "binar
 
 
 @_styled
+def training_curve(table: pd.DataFrame, figure: Figure | SubFigure | None = None, text: str = "") -> Figure | SubFigure:
+    """The loss of a pretraining run by epoch, over its learning rate.
+
+    Args:
+        table: columns epoch, loss and lr of the `log.jsonl` that `pretrain` writes.
+        figure: where to draw.
+        text: for the caption: recipe, N, T and seed.
+    """
+    figure = figure or plt.figure(figsize=(4.6, 3.6), layout="constrained")
+    loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[3.5, 1])
+    marker = "o" if len(table) == 1 else ""
+    loss.plot(table["epoch"], table["loss"], color=BLUE, lw=1.4, marker=marker)
+    loss.set(ylabel="loss, mean over an epoch")
+    rate.plot(table["epoch"], table["lr"], color=GREY, lw=1.4, marker=marker)
+    rate.set(xlabel="epoch", ylabel="learning rate", ylim=(0, None))
+    figure.align_ylabels([loss, rate])
+    caption(figure, text)
+    return figure
+
+
+@_styled
 def accuracy_by_epoch(result: AuditResult, ax: Axes | None = None) -> Axes:
     """Held-out accuracy after each epoch of the attacker: what reporting the best epoch would have added.
 

@@ -151,7 +151,8 @@ def test_an_encoder_that_gives_nan(refused, tiny_encoder, tmp_path):
 
 
 def test_a_checkpoint_of_another_model(refused, tiny_encoder, tmp_path):
-    path = checkpoint(tiny_encoder, tmp_path / "other.safetensors", lambda w: {"trunk." + k: v for k, v in w.items()})
+    other = tmp_path / "other.safetensors"
+    path = checkpoint(tiny_encoder, other, lambda w: {k.replace("blocks.", "layers."): v for k, v in w.items()})
     assert "other.safetensors" in refused("audit", "--encoder", path, *DRAWN)
     torch.save({"weight": torch.zeros(3)}, tmp_path / "linear.pth")
     model = ["--model", "vit_tiny_patch16_224", "--image-size", "32", "--patch-size", "8"]

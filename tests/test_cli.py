@@ -5,6 +5,7 @@ from importlib import metadata
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import partcrop_lab as pl
@@ -69,6 +70,7 @@ WRONG = {
     "audit --encoder random:x --attacker guess": "logistic",
     "audit --encoder random:x --scale 0.1": "--scale",
     "pretrain --recipe mae --out o": "--images and --members, or --split",
+    "pretrain --recipe mae --out o --images partshapes --members 4 --size 32 --keep 1;2": "--keep takes epochs",
     "pretrain --recipe guess --out o --images partshapes --members 4 --size 32": "mae",
     "cache size --all": "--all",
     "cache clear nonsense": "no room 'nonsense'",
@@ -176,6 +178,27 @@ def test_pretraining_records_the_split_that_an_audit_then_finds(shell, trained):
     assert "N = 20, T = 2 epochs" in said and "null check" not in said
 
 
+def test_pretraining_keeps_the_epochs_asked_for_and_draws_its_loss(shell, trained):
+    out, line = trained
+    kept = out.with_name("kept")
+    line = [str(kept) if word == str(out) else word for word in line]
+    line[line.index("--epochs") + 1] = "3"
+    status, _, _ = shell(*line, "--images", "partshapes", "--members", 20, "--keep", "1,2")
+    names = ["encoder-000001.safetensors", "encoder-000002.safetensors", "encoder.safetensors"]
+    assert status == 0 and sorted(path.name for path in kept.glob("*.safetensors")) == names
+    with Image.open(kept / "loss.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 800
+
+
+def test_a_training_that_diverges_is_one_sentence_and_status_2(shell, trained):
+    out, line = trained
+    line = [str(out.with_name("diverged")) if word == str(out) else word for word in line]
+    wild = ["--set", "lr=1e20", "--set", "warmup=0", "--set", "clip=1e9", "--set", "batch_size=4"]
+    status, said, err = shell(*line, "--images", "partshapes", "--members", 20, *wild)
+    assert (status, said) == (2, "") and err[-1].startswith("partcrop-lab: ")
+    assert "no longer finite in epoch" in err[-1] and "lower lr=" in err[-1]
+
+
 def test_a_folder_that_holds_another_split_is_refused(shell, trained):
     out, line = trained
     shell(*line, "--images", "partshapes", "--members", 20)
@@ -188,6 +211,15 @@ def test_a_folder_that_holds_another_split_is_refused(shell, trained):
 def test_an_encoder_without_a_split_says_what_to_give(shell, tiny):
     status, _, err = shell("audit", *tiny, *QUICK)
     assert status == 2 and "carries no split" in err[-1] and "--split" in err[-1]
+
+
+def test_a_released_checkpoint_is_audited_by_its_shapes_alone(shell, tiny_encoder, tmp_path):
+    torch.save({"model": tiny_encoder._model.state_dict()}, tmp_path / "mae.pth")
+    status, out, err = shell("audit", "--encoder", tmp_path / "mae.pth", *NULL, "--quiet")
+    assert status == 0 and "null check" in out
+    assert [line for line in err if "num_heads=1" in line and line.startswith("partcrop-lab: note: ")]
+    status, _, err = shell("audit", "--encoder", tmp_path / "mae.pth", "--image-size", 64, *NULL)
+    assert (status, len(err)) == (2, 1) and "image_size=32 would fit" in err[0] and "1 of another shape:" in err[0]
 
 
 def test_the_cache_is_measured_and_cleared(shell, tmp_path, monkeypatch):

@@ -3,17 +3,22 @@
 import argparse
 import json
 import pickle
+import warnings
 
 import pytest
+import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from partcrop_lab.encoders import load_encoder, zoo
 from partcrop_lab.encoders.backbone import Architecture
+from partcrop_lab.encoders.infer import _heads, infer_model
 from partcrop_lab.errors import BadInput
 
 SMALL = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
 MODEL = {"model": "vit_tiny_patch16_224", "image_size": 32, **SMALL}
+HALVES = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 IMAGES = torch.rand(2, 3, 32, 32)
 
 
@@ -50,37 +55,196 @@ def test_half_precision_survives_a_second_round_unchanged(encoder, tmp_path):
     assert one.digest == two.digest
 
 
+OPTIMISER = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": []}
+VIT_LAYOUTS = {
+    "bare": lambda w: w,
+    "mae": lambda w: {"model": w | {"decoder_pos_embed": torch.zeros(1), "mask_token": torch.zeros(1)}, "args": ARGS},
+    "moco v3": lambda w: {
+        "arch": "vit_small",
+        "state_dict": prefixed(w | HEAD, "module.base_encoder.")
+        | prefixed(shifted(w | HEAD), "module.momentum_encoder.")
+        | prefixed(HEAD, "module.predictor."),
+        "optimizer": OPTIMISER,
+    },
+    "dino": lambda w: {
+        "student": prefixed(shifted(w), "module.backbone.") | prefixed(HEAD, "module.head."),
+        "teacher": prefixed(w, "backbone.") | prefixed(HEAD, "head."),
+        "dino_loss": {"center": torch.zeros(1, 4)},
+        "optimizer": OPTIMISER,
+        "args": ARGS,
+    },
+    "lightly": lambda w: {"state_dict": prefixed(w, "backbone.vit.") | {"projection_head.layers.0.weight": HEADS}},
+}
+ARGS = argparse.Namespace(lr=1e-3, output_dir="out")
+HEADS = torch.zeros(2, 2)
+HEAD = {"head.0.weight": HEADS}
+PASSED_OVER = {
+    "bare": (None, []),
+    "mae": (None, ["decoder_pos_embed", "mask_token"]),
+    "moco v3": ("base", ["module.base_encoder.head", "module.momentum_encoder", "module.predictor"]),
+    "dino": ("teacher", ["dino_loss", "head", "student"]),
+    "lightly": (None, ["projection_head"]),
+}
+
+
+def shifted(weights):
+    return {name: value + 1 for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("layout", VIT_LAYOUTS)
+@pytest.mark.parametrize("named", [True, False], ids=["model given", "inferred"])
+def test_a_vit_is_found_in_the_layouts_of_the_field(layout, named, weights, encoder, tmp_path):
+    torch.save(VIT_LAYOUTS[layout](weights), tmp_path / "released.pth")
+    how = MODEL if named else {"num_heads": 3}
+    loaded = load_encoder(tmp_path / "released.pth", precision="fp32", **how, **HALVES)
+    assert same(loaded, encoder)
+    branch, beside = PASSED_OVER[layout]
+    assert loaded.card["checkpoint"] == {"file": "released.pth", "branch": branch, "passed_over": beside}
+
+
+@pytest.mark.parametrize(("layout", "branch"), [("dino", "student"), ("moco v3", "momentum")])
+def test_the_other_branch_is_loaded_where_it_is_asked_for(layout, branch, weights, encoder, tmp_path):
+    torch.save(VIT_LAYOUTS[layout](weights), tmp_path / "released.pth")
+    other = load_encoder(tmp_path / "released.pth", branch=branch, **MODEL)
+    torch.testing.assert_close(other._model.cls_token, weights["cls_token"] + 1)
+    assert other.card["checkpoint"]["branch"] == branch
+
+
+def test_a_branch_that_is_not_there_is_refused_with_those_that_are(weights, tmp_path):
+    for layout, message in (("dino", "it has student and teacher"), ("bare", "it has none")):
+        torch.save(VIT_LAYOUTS[layout](weights), tmp_path / "released.pth")
+        with pytest.raises(BadInput, match=f"no branch 'base'; {message}"):
+            load_encoder(tmp_path / "released.pth", branch="base")
+
+
+def renamed(state, table):
+    heads = [(name, *name.partition(".")) for name in state]
+    return {table.get(head, head) + dot + rest: state[name] for name, head, dot, rest in heads}
+
+
+BY_PLACE = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+RESNET_LAYOUTS = {
+    "torchvision": lambda w: w | {"fc.weight": HEADS, "fc.bias": HEADS[0]},
+    "deja vu": lambda w: {
+        "epoch": 3,
+        "model": prefixed(w, "module.net.") | {"module.projector.0.weight": HEADS},
+        "optimizer": OPTIMISER,
+    },
+    "lightly": lambda w: {
+        "state_dict": prefixed(renamed(w, BY_PLACE), "backbone.") | {"projection_head.layers.0.weight": HEADS},
+        "pytorch-lightning_version": "2.6",
+        "hyper_parameters": {"lr": 0.1},
+    },
+}
+
+
 @pytest.mark.parametrize(
-    "layout",
-    [
-        lambda w: w,
-        lambda w: {"model": w, "args": argparse.Namespace(lr=1)},
-        lambda w: {"state_dict": prefixed(w, "module.base_encoder.") | prefixed(w, "module.predictor.")},
-        lambda w: {"state_dict": prefixed(w, "backbone.") | {"projector.0.weight": torch.zeros(2, 2)}},
-        lambda w: {
-            "teacher": prefixed(w, "backbone."),
-            "student": {k: v + 1 for k, v in prefixed(w, "module.backbone.").items()},
-        },
-        lambda w: {"model": w | {"decoder_pos_embed": torch.zeros(1), "mask_token": torch.zeros(1)}},
-    ],
-    ids=["bare", "mae", "moco", "lightly", "dino", "mae with decoder"],
+    ("layout", "beside"),
+    [("torchvision", ["fc"]), ("deja vu", ["module.projector"]), ("lightly", ["projection_head"])],
 )
-def test_backbone_is_found_under_the_containers_and_prefixes_of_the_field(layout, weights, encoder, tmp_path):
-    torch.save(layout(weights), tmp_path / "released.pth")
-    assert same(load_encoder(tmp_path / "released.pth", precision="fp32", **MODEL), encoder)
+def test_a_resnet_is_found_in_the_layouts_of_the_field(layout, beside, tmp_path):
+    narrow = {"layers": (1, 2, 1, 1), "channels": (8, 8, 16, 16)}
+    model = Architecture("resnet50", 32, narrow).build(seed=1).eval()
+    torch.save(RESNET_LAYOUTS[layout](model.state_dict()), tmp_path / "released.pth")
+    loaded = load_encoder(tmp_path / "released.pth", image_size=32, precision="fp32", mean=(0, 0, 0), std=(1, 1, 1))
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(loaded.vectors(images, "mean"), model(images), rtol=1e-4, atol=1e-4)
+    assert loaded.card["checkpoint"]["passed_over"] == beside
+
+
+NAMES = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_torchvisions_resnets_are_known_by_their_shapes(name):
+    with torch.device("meta"):
+        state = torchvision.models.get_model(name).state_dict()
+        read, assumed = infer_model(state, "file")
+        assert assumed == {"image_size": 224} and read["model"] == (name if name in NAMES[:5] else "resnet50")
+        ours = timm.create_model(num_classes=0, model_name=read.pop("model"), **read).state_dict()
+    shapes = {key: value.shape for key, value in state.items() if not key.startswith("fc.")}
+    assert {key: value.shape for key, value in ours.items()} == shapes
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"embed_dim": 384, "num_heads": 6, "depth": 12, "img_size": 224},
+        {"class_token": False, "global_pool": "avg", "fc_norm": False},
+        {"class_token": False, "global_pool": "avg"},
+        {"reg_tokens": 4, "no_embed_class": True, "init_values": 1e-5},
+        {"reg_tokens": 2, "qkv_bias": False, "mlp_ratio": 2.0, "patch_size": 4},
+        {"global_pool": "avg"},
+    ],
+    ids=str,
+)
+def test_vits_are_known_by_their_shapes(options):
+    made = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "depth": 2, "num_heads": 3} | options
+    with torch.device("meta"):
+        state = timm.create_model("vit_tiny_patch16_224", **made).state_dict()
+        read, assumed = infer_model(state, "file")
+        assert (read["image_size"], assumed) == (made["img_size"], {"num_heads": made["num_heads"]})
+        side = read.pop("image_size")
+        ours = timm.create_model(num_classes=0, model_name=read.pop("model"), img_size=side, **read, **assumed)
+    shapes = {key: value.shape for key, value in state.items() if not key.startswith("head.")}
+    assert {key: value.shape for key, value in ours.state_dict().items()} == shapes
+
+
+def test_published_widths_have_their_published_heads():
+    widths = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 48: 1, 100: 1, 160: 2}
+    assert {width: _heads(width) for width in widths} == widths
+
+
+def test_what_the_weights_do_not_say_is_assumed_with_one_warning(weights, tmp_path):
+    save_file(weights, tmp_path / "plain.safetensors")
+    with pytest.warns(UserWarning, match=r"does not say num_heads=1, mean=\(0\.485, .*, std=\(0\.229") as said:
+        loaded = load_encoder(tmp_path / "plain.safetensors")
+    assert len(said) == 1 and (loaded.image_size, loaded.mean) == (32, (0.485, 0.456, 0.406))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_encoder(tmp_path / "plain.safetensors", num_heads=3, **HALVES)
 
 
 def test_plain_safetensors_load_with_their_architecture(weights, encoder, tmp_path):
     save_file(weights, tmp_path / "plain.safetensors")
-    assert same(load_encoder(tmp_path / "plain.safetensors", precision="fp32", **MODEL), encoder)
+    assert same(load_encoder(tmp_path / "plain.safetensors", precision="fp32", **MODEL, **HALVES), encoder)
     other = load_encoder(tmp_path / "plain.safetensors", mean=(0.1, 0.2, 0.3), std=(0.2, 0.2, 0.2), **MODEL)
     assert other.mean == (0.1, 0.2, 0.3)
 
 
-def test_a_file_that_does_not_say_what_it_is_needs_a_model(weights, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"net.0.weight": torch.zeros(3, 3)}, r"no layer1\.0\)"),
+        ({"patch_embed.proj.weight": torch.zeros(48, 3, 8, 8)}, r"no pos_embed\)"),
+        (
+            {"patch_embed.proj.weight": torch.zeros(48, 3, 8, 8), "pos_embed": torch.zeros(1, 7, 48)},
+            "no square grid in its 7 position embeddings",
+        ),
+    ],
+    ids=["an MLP", "a Swin", "an odd grid"],
+)
+def test_a_model_that_shapes_do_not_tell_needs_its_name(content, message, tmp_path):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(BadInput, match=message + ".*give model="):
+        load_encoder(tmp_path / "other.pth")
+
+
+def test_position_embeddings_of_another_grid_say_which_size_would_fit(weights, tmp_path):
     save_file(weights, tmp_path / "plain.safetensors")
-    with pytest.raises(ValueError, match="give model="):
-        load_encoder(tmp_path / "plain.safetensors")
+    with pytest.raises(BadInput, match="4 x 4 patches of 8 px, so image_size=32 would fit"):
+        load_encoder(tmp_path / "plain.safetensors", image_size=64)
+
+
+def test_missing_and_unexpected_tensors_are_one_table(weights, tmp_path):
+    state = {name: value for name, value in weights.items() if "blocks.1" not in name}
+    torch.save(state | {"blocks.7.norm1.weight": torch.zeros(48), "norm.bias": torch.zeros(4)}, tmp_path / "wrong.pth")
+    with pytest.raises(BadInput) as refusal:
+        load_encoder(tmp_path / "wrong.pth", **MODEL)
+    first, *rows = str(refusal.value).splitlines()
+    assert "wrong.pth does not hold the weights of this VisionTransformer (30 tensors)" in first
+    assert [row.split(":")[0].strip() for row in rows] == ["12 missing", "1 not in the model", "1 of another shape"]
+    assert len({row.index(":") for row in rows}) == 1
 
 
 @pytest.mark.parametrize(

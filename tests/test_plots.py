@@ -177,6 +177,15 @@ def test_image_grid_shows_every_image(drawings):
     assert plots.image_grid(torch.full((1, 3, 4, 4), 1.2)).axes[0].images[0].get_array().max() == 1
 
 
+def test_a_training_curve_shows_loss_and_learning_rate_by_epoch():
+    table = pd.DataFrame({"epoch": [1, 2, 3], "loss": [3.0, 2.0, 1.5], "lr": [1e-3, 5e-4, 0.0], "seconds": [1, 1, 1]})
+    figure = plots.training_curve(table, text="mae N=20 T=3 seed=0")
+    loss, rate = figure.axes
+    assert loss.lines[0].get_ydata().tolist() == [3.0, 2.0, 1.5] and rate.lines[0].get_ydata()[0] == 1e-3
+    assert (rate.get_xlabel(), rate.get_ylabel()) == ("epoch", "learning rate") and "loss" in loss.get_ylabel()
+    assert "N=20" in figure.get_supxlabel()
+
+
 def test_loss_curves_have_one_line_per_fold():
     table = pd.DataFrame({"fold": [0, 0, 1, 1], "epoch": [1, 2, 1, 2], "loss": [0.7, 0.6, 0.7, 0.5]})
     ax = plots.loss_curve(table)

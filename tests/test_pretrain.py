@@ -1,8 +1,8 @@
 """Every recipe learns, a killed run goes on exactly where it stopped, and non-members are never touched."""
 
 import json
-import subprocess
-import sys
+import multiprocessing
+import signal
 import time
 
 import numpy as np
@@ -88,21 +88,58 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(recipe, images, tm
 
 
 @pytest.mark.slow
-def test_a_run_killed_by_the_system_resumes_with_the_same_losses(images, tmp_path):
-    how = {"epochs": 60, "checkpoint_every": 5, **settings("mae")}
-    code = (
-        "import torch; torch.set_num_threads(1)\n"
-        "from partcrop_lab.encoders import pretrain; from partcrop_lab.images import load_images\n"
-        f"pretrain('mae', load_images('partshapes', n=24, size=32, seed=3), out={str(tmp_path / 'killed')!r}, **{how})"
-    )
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
-        while not (tmp_path / "killed" / "state.pt").exists() and process.poll() is None:
-            time.sleep(0.01)
+def test_a_run_killed_ten_times_at_random_ends_as_if_it_never_was(images, tmp_path):
+    how = {"epochs": 90, "checkpoint_every": 3, "keep": (45,), **settings("mae")}
+    out, random = tmp_path / "killed", np.random.default_rng(0)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["partcrop_lab.encoders"])  # imported once for ten processes
+
+    def written():
+        return (out / "state.pt").stat().st_mtime_ns if (out / "state.pt").exists() else 0
+
+    reached = []
+    for _ in range(10):
+        before = written()
+        process = context.Process(target=one_threaded, args=(images, out, how))
+        process.start()
+        while written() == before and process.is_alive():
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.3))  # anywhere within an epoch, a step or the next writing
         process.kill()
-    assert 5 <= len(losses(tmp_path / "killed")) < 60
-    pretrain("mae", images, out=tmp_path / "killed", **how)
-    pretrain("mae", images, out=tmp_path / "whole", **how)
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        reached.append(len(losses(out)))
+    assert 3 <= reached[0] < reached[-1] < 90
+    resumed = pretrain("mae", images, out=out, **how)
+    whole = pretrain("mae", images, out=tmp_path / "whole", **how)
+    assert losses(out) == losses(tmp_path / "whole") and resumed.digest == whole.digest
+    kept = [load_encoder(training.kept_path(folder, 45)).digest for folder in (out, tmp_path / "whole")]
+    assert kept[0] == kept[1]
+
+
+def one_threaded(images, out, how):
+    torch.set_num_threads(1)
+    pretrain("mae", images, out=out, **how)
+
+
+def test_an_encoder_kept_along_the_way_is_the_run_as_it_was_then(images, tmp_path, monkeypatch):
+    final = pretrain("mae", images, epochs=4, out=tmp_path / "run", keep=(1, 3), **settings("mae"))
+    early, late = (load_encoder(tmp_path / "run" / f"encoder-00000{epoch}.safetensors") for epoch in (1, 3))
+    assert [(one.card["T"], one.card["planned"]) for one in (early, late, final)] == [(1, 4), (3, 4), (4, 4)]
+    assert len({one.digest for one in (early, late, final)}) == 3
+    assert late.card["final_loss"] == losses(tmp_path / "run")[2] and "T=3" in late.name
+    plain = pretrain("mae", images, epochs=4, **settings("mae"))
+    assert plain.digest == final.digest  # the schedule and every draw are unchanged
+
+
+def test_epochs_that_cannot_be_kept_are_refused(images, tmp_path):
+    with pytest.raises(ValueError, match="keep= names epoch 5; it must be one from 1 to 2"):
+        pretrain("mae", images, epochs=2, out=tmp_path, keep=[5], **settings("mae"))
+    with pytest.raises(ValueError, match="keep= needs out="):
+        pretrain("mae", images, epochs=2, keep=[1], **settings("mae"))
+    pretrain("mae", images, epochs=2, out=tmp_path, **settings("mae"))
+    with pytest.raises(BadInput, match="is already at epoch 2 and did not keep epoch 1; choose another out="):
+        pretrain("mae", images, epochs=2, out=tmp_path, keep=[1], **settings("mae"))
 
 
 def test_only_members_are_read(images, monkeypatch):
@@ -157,7 +194,7 @@ def test_a_finished_run_is_not_trained_again(images, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_where(images):
-    with pytest.raises(RuntimeError, match=r"no longer finite in epoch \d of 9 \(recipe mae, lr 1e\+20\)"):
+    with pytest.raises(BadInput, match=r"no longer finite in epoch \d of 9 \(recipe mae, lr 1e\+20\)"):
         pretrain("mae", images, epochs=9, lr=1e20, warmup=0.0, clip=1e9, **settings("mae"))
 
 
@@ -268,13 +305,16 @@ def test_large_sets_are_read_batch_by_batch_with_the_same_losses(images, tmp_pat
 
 def test_a_zoo_entry_trains_with_weights_card_and_split(tmp_path, monkeypatch):
     pool = {"source": "partshapes", "n": 20, "size": 32, "seed": 0}
-    plan = zoo.ZooEntry("mae", 8, {"epochs": 1, "embed_dim": 48, "num_heads": 3}, nonmembers=6, pool=pool)
+    small = {"epochs": 2, "embed_dim": 48, "num_heads": 3}
+    plan = zoo.ZooEntry("mae", 8, small, nonmembers=6, pool=pool, keep=(1,))
     monkeypatch.setitem(zoo.ZOO, "tiny", plan)
     monkeypatch.setattr(zoo, "PROBE", {"source": "partshapes", "n": 40, "seed": 9})
     monkeypatch.setenv(zoo.ZOO_VARIABLE, str(tmp_path))
-    path = zoo.train_zoo("tiny", progress=False)
+    paths = zoo.train_zoo("tiny", progress=False)
     encoder = load_encoder("zoo:tiny")
-    assert path == tmp_path / "tiny.safetensors"
+    assert paths == [tmp_path / "tiny-T1.safetensors", tmp_path / "tiny.safetensors"]
+    assert [(zoo.card(name)["T"], zoo.card(name)["planned"]) for name in ("tiny-T1", "tiny")] == [(1, 2), (2, 2)]
+    assert all(zoo.verify_zoo(name) == dict.fromkeys(zoo.CHECKS) for name in ("tiny-T1", "tiny"))
     assert encoder.split.digest == plan.split().digest
     assert (len(encoder.split.members), len(encoder.split.nonmembers)) == (8, 6)
     assert 0 <= zoo.card("tiny")["utility"]["untrained_knn"] <= 1

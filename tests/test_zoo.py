@@ -1,5 +1,8 @@
 """The encoders that come with the package: whole, small, carrying their split, with an audited card."""
 
+import shutil
+
+import numpy as np
 import pytest
 
 import partcrop_lab as pl
@@ -35,3 +38,101 @@ def test_a_card_says_what_the_entry_and_the_audit_say(name):
 def test_the_mae_trained_without_augmentation_leaks():
     audit = zoo.card("mae")["audit"]
     assert audit["verdict"].startswith("Evidence of leakage") and audit["metrics"]["auc"]["low"] > 0.55
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A zoo of one small entry that keeps one epoch, audited."""
+    folder = tmp_path_factory.mktemp("zoo")
+    small = {"epochs": 2, "embed_dim": 32, "depth": 1, "num_heads": 2, "decoder_depth": 1}
+    entry = zoo.ZooEntry("mae", 10, small, 10, {"source": "partshapes", "n": 24, "size": 32, "seed": 4}, keep=(1,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(zoo.ZOO, "tiny", entry)
+        patch.setattr(zoo, "PROBE", {"source": "partshapes", "n": 24, "seed": 9})
+        patch.setenv(zoo.ZOO_VARIABLE, str(folder))
+        for path in zoo.train_zoo("tiny", progress=False):
+            encoder = pl.load_encoder(f"zoo:{path.stem}")
+            attack = pl.attacks.PartCrop(crops=4)
+            result = pl.audit(encoder, encoder.split, attack, "logistic", permutations=0, progress=False)
+            zoo.update_card(path, audit=result.summary())
+    return folder
+
+
+@pytest.fixture
+def small_zoo(trained, tmp_path, monkeypatch):
+    """A copy of it, to be spoilt."""
+    shutil.copytree(trained, tmp_path / "zoo")
+    monkeypatch.setenv(zoo.ZOO_VARIABLE, str(tmp_path / "zoo"))
+    return tmp_path / "zoo"
+
+
+def rows(out):
+    return {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+
+
+def test_the_list_says_what_each_was_trained_by_and_what_it_leaks(shell, small_zoo):
+    status, out, _ = shell("zoo", "list")
+    head, final, early = out.splitlines()
+    assert status == 0 and head.split()[:4] == ["encoder", "recipe", "N", "T"]
+    assert early.split()[:6] == ["zoo:tiny-T1", "mae", "10", "1", "of", "2"]
+    about = zoo.card("tiny")
+    auc = about["audit"]["metrics"]["auc"]
+    for value in (about["utility"]["linear_probe"], auc["value"], auc["low"], auc["high"]):
+        assert f"{value:.3f}" in final
+    assert about["audit"]["verdict"].split(":")[0] in final and final.endswith("MiB")
+
+
+def test_a_whole_zoo_is_verified_with_its_audits(shell, small_zoo):
+    status, out, err = shell("zoo", "verify", "--audit", "--quiet")
+    assert (status, err) == (0, [])
+    found = rows(out)
+    assert found["encoder"] == ["weights", "split", "forward", "audit"]
+    assert found["zoo:tiny"] == found["zoo:tiny-T1"] == ["ok"] * 4
+
+
+def other_weights(folder):
+    path = folder / "tiny.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+
+
+def another_split(folder):
+    zoo.update_card(folder / "tiny.safetensors", split_digest="0" * 64)
+
+
+def other_features(folder):
+    zoo.update_card(folder / "tiny.safetensors", features=(np.array(zoo.card("tiny")["features"]) + 0.5).tolist())
+
+
+def another_audit(folder):
+    audit = zoo.card("tiny")["audit"]
+    audit["metrics"]["auc"] |= {"low": 1.01, "high": 1.02}
+    zoo.update_card(folder / "tiny.safetensors", audit=audit)
+
+
+def no_audit(folder):
+    zoo.update_card(folder / "tiny.safetensors", audit=None)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found", "said"),
+    [
+        (other_weights, ["FAILED", "-", "-", "-"], "another sha256"),
+        (another_split, ["ok", "FAILED", "-", "-"], "not the one that it was trained on"),
+        (other_features, ["ok", "ok", "FAILED", "-"], "differ from those on its card by up to 0.5"),
+        (another_audit, ["ok", "ok", "ok", "FAILED"], "outside the card's 1.010 to 1.020"),
+        (no_audit, ["ok", "ok", "ok", "FAILED"], "its card has no audit"),
+    ],
+)
+def test_what_is_not_as_on_the_card_is_found_and_named(shell, small_zoo, spoil, found, said):
+    spoil(small_zoo)
+    status, out, err = shell("zoo", "verify", "tiny", "zoo:tiny-T1", "--audit", "--quiet")
+    assert (status, len(err)) == (2, 1) and said in err[0]
+    assert rows(out)["zoo:tiny"] == found and rows(out)["zoo:tiny-T1"] == ["ok"] * 4
+
+
+def test_unknown_names_and_an_empty_zoo_are_not_verified(shell, small_zoo, tmp_path, monkeypatch):
+    status, _, err = shell("zoo", "verify", "huge")
+    assert status == 2 and "it has tiny" in err[-1]
+    monkeypatch.setenv(zoo.ZOO_VARIABLE, str(tmp_path / "nothing"))
+    status, _, err = shell("zoo", "verify")
+    assert status == 2 and "holds no encoders to verify" in err[-1]

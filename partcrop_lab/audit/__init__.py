@@ -2,7 +2,8 @@
 
 from partcrop_lab.audit.metrics import metrics_table
 from partcrop_lab.audit.released import released_images
+from partcrop_lab.audit.repeat import repeat_audit
 from partcrop_lab.audit.result import AuditResult
 from partcrop_lab.audit.run import audit
 
-__all__ = ["AuditResult", "audit", "metrics_table", "released_images"]
+__all__ = ["AuditResult", "audit", "metrics_table", "released_images", "repeat_audit"]

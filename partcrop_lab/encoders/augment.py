@@ -70,7 +70,7 @@ class Augmentation:
             scale = self.crop_scale
             boxes = whole if scale is None else random_boxes(batch, count, side, scale, generator=generator)
             views = crop_resize(images, boxes, size, flips)
-        return self._colour(views.flatten(0, 1), generator).clamp(0, 1).unflatten(0, (batch, count))
+        return self._colour(views.flatten(0, 1), generator).clamp_(0, 1).unflatten(0, (batch, count))
 
     def _colour(self, views: Tensor, generator: Generator) -> Tensor:
         if self.jitter or self.grey:
@@ -94,8 +94,8 @@ class Augmentation:
         bright, contrast = (value.to(views.device).view(-1, 1, 1) for value in (bright, contrast))
         luma = torch.tensor(LUMA, device=views.device)
         mean = torch.einsum("nchw,c->n", views, luma).view(-1, 1, 1) / views[0, 0].numel()
-        mixed = (bright * contrast * matrix) @ views.flatten(2) + (1 - contrast) * bright * mean
-        return mixed.clamp(0, 1).view_as(views)
+        mixed = (bright * contrast * matrix) @ views.flatten(2)
+        return mixed.add_((1 - contrast) * bright * mean).clamp_(0, 1).view_as(views)
 
     def _sigma(self, n: int, generator: Generator) -> Tensor:
         low, high = self.blur_sigma

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,13 @@ from urllib.request import getproxies
 
 import timm
 from huggingface_hub import constants
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from partcrop_lab.encoders.backbone import Architecture
-from partcrop_lab.encoders.checkpoint import load_weights, read_description
+from partcrop_lab.encoders.checkpoint import find_backbone, load_weights, passed_over, read_description, read_weights
 from partcrop_lab.encoders.encoder import Encoder
+from partcrop_lab.encoders.infer import ANCHORS, infer_model
 from partcrop_lab.errors import BadInput
 
 OURS = ("name", "mean", "std", "pooling", "precision", "device", "card", "patch", "digest", "untrained", "micro_batch")
@@ -30,8 +33,10 @@ def load_encoder(spec: str | Path | nn.Module | Callable[[Tensor], Any], **keywo
     - "random:<timm model>": fresh weights, with seed=, image_size= and any keyword of `timm.create_model`;
     - "timm:<name>": timm's pretrained weights, fetched from their hub;
     - "zoo:<name>": an encoder of this package's zoo, with its card and split;
-    - a checkpoint file: our own need nothing more; others model= (a timm name), image_size=, mean=, std= and the
-      model's options. Only tensors are read, never code;
+    - a checkpoint file: our own need nothing more. Of others a plain ViT or ResNet is read from its shapes, and what
+      they cannot say is assumed, with a warning: num_heads= of a ViT, image_size= of a ResNet, mean= and std=
+      (ImageNet's). Other models need model= (a timm name), image_size= and their options. branch= chooses among
+      "teacher", "student", "base" and "momentum" where a file holds several. Only tensors are read, never code;
     - a timm model, or any callable on (B, 3, S, S) float32, with image_size= (see `called_tokens`, `Encoder`).
 
     Args:
@@ -93,7 +98,7 @@ def _pretrained(name: str, keywords: dict[str, Any]) -> Encoder:
     except Exception as error:  # the hub's clients raise errors of many libraries
         raise BadInput(
             f"the weights of timm:{name} could not be fetched ({type(error).__name__}); connect to the network, or "
-            f"download them elsewhere and load the file with model={name.split('.')[0]!r}"
+            f"download them elsewhere and load the file with model={name!r}"
         ) from error
     return Encoder(model, architecture=architecture, image_size=architecture.image_size, **(normal | ours))
 
@@ -131,21 +136,37 @@ def _from_file(path: Path, keywords: dict[str, Any]) -> Encoder:
         raise ValueError(f"{path} describes its own model; it does not take {', '.join(options)}")
     architecture = Architecture(**about["architecture"])
     model = architecture.build()
-    load_weights(model, path)
+    load_weights(model, find_backbone(read_weights(path), path, model.state_dict().keys()), path)
     return Encoder(model, architecture=architecture, image_size=about["image_size"], **ours)
 
 
 def _foreign_file(path: Path, keywords: dict[str, Any]) -> Encoder:
     ours, options = _split(keywords, name=path.name, card={"recipe": "unknown"})
-    model_name = options.pop("model", None)
-    if model_name is None:
-        raise ValueError(
-            f"{path} does not say which model it is; give model= (a timm name), image_size=, mean= and std="
-        )
-    architecture, normal = _described(model_name, options)
-    model = architecture.build()
-    load_weights(model, path)
+    content, branch = read_weights(path), options.pop("branch", None)
+    assumed, normal = {}, {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
+    given = keywords.keys()
+    if "model" in options:
+        architecture, normal = _described(options.pop("model"), options)
+        model = architecture.build()
+        found = find_backbone(content, path, model.state_dict().keys(), branch)
+    else:
+        found = find_backbone(content, path, ANCHORS, branch)
+        read, assumed = infer_model(found.weights, path)
+        options = read | assumed | options
+        architecture = Architecture(options.pop("model"), options.pop("image_size"), options)
+        model = architecture.build()
+    load_weights(model, found, path)
+    _say_what_is_assumed(path, {name: value for name, value in (assumed | normal).items() if name not in given})
+    beside = passed_over(content, found, model.state_dict().keys())
+    about = {"checkpoint": {"file": path.name, "branch": found.branch, "passed_over": beside}}
+    ours["card"] = ours["card"] | about
     return Encoder(model, architecture=architecture, image_size=architecture.image_size, **(normal | ours))
+
+
+def _say_what_is_assumed(path: Path, assumed: dict[str, Any]) -> None:
+    if assumed:
+        values = ", ".join(f"{name}={value}" for name, value in assumed.items())
+        warnings.warn(f"{path} does not say {values}; this is assumed, give it where it is wrong", stacklevel=2)
 
 
 def _from_callable(function: Callable[[Tensor], Any], keywords: dict[str, Any]) -> Encoder:

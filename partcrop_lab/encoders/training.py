@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -42,6 +43,7 @@ def pretrain(
     device: str | None = None,
     precision: str = "auto",
     progress: bool = True,
+    keep: Collection[int] = (),
     **overrides: Any,
 ) -> Encoder:
     """Train an encoder on the members of a split, or on a whole image set.
@@ -59,26 +61,57 @@ def pretrain(
         device: "cpu", "cuda", "mps"; the best there is where None.
         precision: "fp32", "bf16" or "auto": bf16 where the chip has it.
         progress: show a bar with the time left.
+        keep: epochs after which the encoder is also written to `out`, as encoder-000100.safetensors, to study early
+            stopping. They are mid-schedule: the learning rate still follows the cosine of all `epochs`, so they are not
+            what a run of so few epochs would end with. Their card has that epoch as T and the total as "planned".
         overrides: settings of the recipe (lr=, crop_scale=, depth=, ...).
 
     Returns:
         The encoder, with its weights as the saved file holds them (matrices in float16).
 
     Raises:
-        ValueError: an unknown recipe or setting.
+        ValueError: an unknown recipe or setting, or epochs to keep that the run does not have.
         BadInput: an `out` that cannot be written or holds another run.
-        RuntimeError: the loss or its gradient is no longer finite.
+            Also a loss or a gradient that is no longer finite, which a lower lr= may cure.
     """
     if epochs is not None:
         overrides["epochs"] = epochs
     settings = make_recipe(recipe, **overrides)
     images, split = (data.members, data) if isinstance(data, MembershipSplit) else (data, None)
     run = _Run(settings, images, seed, device, precision, None if out is None else Path(out))
-    run.train(checkpoint_every or math.ceil(settings.epochs / 20), progress)
+    _check_kept(keep, run)
+
+    def keep_encoder() -> None:
+        if len(run.log) in keep:
+            _encoder(run, split, precision).save(kept_path(out, len(run.log)))
+
+    run.train(checkpoint_every or math.ceil(settings.epochs / 20), progress, keep_encoder)
     encoder = _encoder(run, split, precision)
     if out is not None:
         encoder.save(Path(out) / "encoder.safetensors")
     return encoder
+
+
+def kept_path(out: str | Path, epoch: int) -> Path:
+    """Where `pretrain` writes the encoder of an epoch to keep.
+
+    >>> kept_path("run", 100).name
+    'encoder-000100.safetensors'
+    """
+    return Path(out) / f"encoder-{epoch:06}.safetensors"
+
+
+def _check_kept(keep: Collection[int], run: _Run) -> None:
+    for epoch in keep:
+        if not 1 <= epoch <= run.recipe.epochs:
+            raise ValueError(f"keep= names epoch {epoch}; it must be one from 1 to {run.recipe.epochs}")
+        if run.out is None:
+            raise ValueError("keep= needs out=, the folder for the encoders along the way")
+        if epoch <= len(run.log) and not kept_path(run.out, epoch).exists():
+            raise BadInput(
+                f"{run.out} is already at epoch {len(run.log)} and did not keep epoch {epoch}; choose another out= to "
+                "train from the start"
+            )
 
 
 class _Run:
@@ -102,15 +135,16 @@ class _Run:
         small = len(images) * 3 * images.size**2 <= HELD_BYTES
         self.pixels = images.batch(slice(None)).to(self.device) if small else None
         self.log: list[dict[str, float]] = []
-
-    def train(self, checkpoint_every: int, progress: bool) -> None:
-        """All epochs that are still to do, with states and log on the way."""
         self._resume()
+
+    def train(self, checkpoint_every: int, progress: bool, after_epoch: Callable[[], None]) -> None:
+        """All epochs that are still to do, with states and log on the way."""
         bar = tqdm(total=self.recipe.epochs, initial=len(self.log), desc=f"pretrain {self.recipe.name}", unit="epoch",
                    leave=False, disable=not progress)  # fmt: skip
         with bar, torch.random.fork_rng(devices=[]):
             while len(self.log) < self.recipe.epochs:
                 self._epoch()
+                after_epoch()  # before the state, so that a run killed in between does it again
                 bar.update()
                 bar.set_postfix(loss=f"{self.log[-1]['loss']:.4f}", refresh=False)
                 if self.out and (len(self.log) % checkpoint_every == 0 or len(self.log) == self.recipe.epochs):
@@ -145,7 +179,7 @@ class _Run:
             self.step_objective, self.step_optimizer, max_norm=self.recipe.clip, error_if_nonfinite=False
         )
         if not torch.isfinite(loss + norm):  # before the step, so that no weight and no state is spoilt
-            raise RuntimeError(
+            raise BadInput(
                 f"the loss or its gradient is no longer finite in epoch {len(self.log) + 1} of {self.recipe.epochs} "
                 f"(recipe {self.recipe.name}, lr {self.recipe.lr:g}); lower lr= or raise warmup="
             )
@@ -212,7 +246,8 @@ def _encoder(run: _Run, split: MembershipSplit | None, precision: str) -> Encode
         "recipe": recipe.name,
         "settings": asdict(recipe),
         "N": len(run.images),
-        "T": recipe.epochs,
+        "T": len(run.log),
+        "planned": recipe.epochs,
         "seed": run.seed,
         "precision": run.precision,
         "final_loss": run.log[-1]["loss"] if run.log else None,
@@ -223,7 +258,7 @@ def _encoder(run: _Run, split: MembershipSplit | None, precision: str) -> Encode
     }
     if split is not None:
         card |= {"split_digest": split.digest, "split": split.record()}
-    name = f"{recipe.name} N={len(run.images)} T={recipe.epochs} seed={run.seed}"
+    name = f"{recipe.name} N={len(run.images)} T={len(run.log)} seed={run.seed}"
     how = {"image_size": run.images.size, "mean": recipe.mean, "std": recipe.std, "precision": precision}
     return Encoder(model, name=name, architecture=architecture, card=card, device=run.device, **how)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from partcrop_lab import store
 from partcrop_lab.encoders.encoder import Encoder
 from partcrop_lab.encoders.load import load_encoder
-from partcrop_lab.encoders.training import pretrain
+from partcrop_lab.encoders.training import kept_path, pretrain
 from partcrop_lab.encoders.utility import knn, linear_probe
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import MembershipSplit, load_images, member_split
@@ -19,6 +23,9 @@ from partcrop_lab.images import MembershipSplit, load_images, member_split
 ZOO_VARIABLE = "PARTCROP_LAB_ZOO"
 PROBE = {"source": "partshapes", "n": 2000, "seed": 10_000}
 """Labelled images of which the first half trains the probes of the cards and the second half tests them."""
+
+CHECKS = ("weights", "split", "forward")
+"""What `verify_zoo` looks at, in this order."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class ZooEntry:
         nonmembers: images of the same pool that it never sees.
         pool: keywords of `load_images`.
         seed: of the split and of the training.
+        keep: epochs whose encoder joins the zoo too, mid-schedule: NAME-T100 beside NAME. (Other sizes N are entries
+            of their own, since their splits differ.)
     """
 
     recipe: str
@@ -40,6 +49,7 @@ class ZooEntry:
     nonmembers: int = 500
     pool: dict[str, Any] = field(default_factory=lambda: {"source": "partshapes", "n": 1000, "size": 64, "seed": 0})
     seed: int = 0
+    keep: tuple[int, ...] = ()
 
     def split(self) -> MembershipSplit:
         """Members and non-members, drawn before training."""
@@ -98,7 +108,7 @@ def load_zoo(name: str, **keywords: Any) -> Encoder:
     return load_encoder(path, **({"name": f"zoo:{name}", "card": about} | keywords))
 
 
-def train_zoo(name: str, out: str | Path | None = None, progress: bool = True) -> Path:
+def train_zoo(name: str, out: str | Path | None = None, progress: bool = True) -> list[Path]:
     """Train one encoder of the zoo by its entry in `ZOO`; an interrupted run goes on where it stopped.
 
     Args:
@@ -107,21 +117,75 @@ def train_zoo(name: str, out: str | Path | None = None, progress: bool = True) -
         progress: show a bar.
 
     Returns:
-        The path of the weights.
+        The paths of the weights: of the epochs that the entry keeps, then of the end.
 
     Raises:
         ValueError: an unknown name; the right ones are listed.
     """
     if name not in ZOO:
         raise ValueError(f"the zoo has no entry {name!r}; it must be one of {', '.join(ZOO)}")
-    entry, path = ZOO[name], Path(out or zoo_dir()) / f"{name}.safetensors"
+    entry, folder = ZOO[name], Path(out or zoo_dir())
     split = entry.split()
-    work = store.cache_dir() / "zoo" / store.digest(name, entry.recipe, entry.settings, split.digest, entry.seed)[:16]
-    encoder = pretrain(entry.recipe, split, seed=entry.seed, out=work, progress=progress, **entry.settings)
+    key = store.digest(name, entry.recipe, entry.settings, split.digest, entry.seed, *entry.keep)[:16]
+    work = store.cache_dir() / "zoo" / key
+    how = {"seed": entry.seed, "out": work, "progress": progress, "keep": entry.keep}
+    encoder = pretrain(entry.recipe, split, **how, **entry.settings)
+    kept = {f"{name}-T{epoch}": load_encoder(kept_path(work, epoch)) for epoch in entry.keep}
+    return [_publish(one, folder / f"{each}.safetensors", entry) for each, one in (kept | {name: encoder}).items()]
+
+
+def _publish(encoder: Encoder, path: Path, entry: ZooEntry) -> Path:
+    """Write weights and card."""
     encoder.save(path)
-    about = {"name": name, **encoder.card, "pool": entry.pool, "utility": utility(encoder), "sha256": _sha256(path)}
-    store.write_json(path.with_suffix(".json"), about | {"audit": None})
+    about = {"name": path.stem, **encoder.card, "pool": entry.pool, "utility": utility(encoder)}
+    about |= {"sha256": _sha256(path), "features": fingerprint(load_encoder(path, precision="fp32")), "audit": None}
+    store.write_json(path.with_suffix(".json"), about)
     return path
+
+
+def fingerprint(encoder: Encoder, images: int = 2, columns: int = 8) -> list[list[float]]:
+    """The first `columns` of the mean vectors of the first members, which any machine should find again in float32."""
+    vectors = encoder.vectors(encoder.split.members.batch(slice(0, images)), "mean")[:, :columns]
+    return [[round(value, 5) for value in row] for row in vectors.tolist()]
+
+
+def verify_zoo(name: str) -> dict[str, str | None]:
+    """Whether an encoder of the zoo is what its card says.
+
+    Returns:
+        What is wrong, or None, by check and in this order, up to the first that fails: weights (their sha256), split
+        (its images drawn again, to the byte), forward (the card's features again; where it has none, finite ones of
+        the right shape).
+
+    Raises:
+        ValueError: the zoo has no such encoder; those it has are listed.
+    """
+    checks, found = _checked(name), {}
+    for check in CHECKS:
+        try:
+            next(checks)
+        except BadInput as error:
+            return found | {check: str(error)}
+        found[check] = None
+    return found
+
+
+def _checked(name: str) -> Iterator[None]:
+    """Yields after each of `CHECKS` that passes; the weights are read and the images drawn once for all."""
+    encoder = load_zoo(name, precision="fp32")
+    yield
+    split, about = encoder.split, encoder.card
+    if (split.digest, len(split.members)) != (about.get("split_digest"), about.get("N")):
+        raise BadInput(f"zoo:{name}: the split on its card is not the one that it was trained on (digest or N differ)")
+    yield
+    fmap = encoder.feature_map(split.members.batch(slice(0, 2)))  # refuses values that are not finite
+    if fmap.shape != (2, math.prod(encoder.map_shape), encoder.width):
+        raise BadInput(f"zoo:{name}: its feature map is {tuple(fmap.shape)}, not as its architecture says")
+    wanted, values = about.get("features"), fingerprint(encoder)
+    if wanted and not np.allclose(values, wanted, rtol=1e-3, atol=1e-3):
+        worst = np.abs(np.subtract(values, wanted)).max()
+        raise BadInput(f"zoo:{name}: its features differ from those on its card by up to {worst:.2g}")
+    yield
 
 
 def utility(encoder: Encoder, seed: int = 0) -> dict[str, Any]:

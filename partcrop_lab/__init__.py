@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from partcrop_lab import attacks, plots
-from partcrop_lab.audit import AuditResult, audit
+from partcrop_lab.audit import AuditResult, Comparison, audit, compare
 from partcrop_lab.encoders import Encoder, load_encoder, pretrain
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, MembershipSplit, load_images, member_split
@@ -14,11 +14,13 @@ __version__ = version("partcrop-lab")
 __all__ = [
     "AuditResult",
     "BadInput",
+    "Comparison",
     "Encoder",
     "ImageSet",
     "MembershipSplit",
     "attacks",
     "audit",
+    "compare",
     "load_encoder",
     "load_images",
     "member_split",

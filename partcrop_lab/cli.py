@@ -1,4 +1,4 @@
-"""The shell: `partcrop-lab audit|pretrain|figures|zoo|cache|doctor`, a thin layer over the package's functions.
+"""The shell: `partcrop-lab audit|compare|pretrain|figures|zoo|cache|doctor`, a thin layer over the package's functions.
 
 Exit status: 0 done; 2 bad usage or input, with one line on stderr; 3 `--fail-above` exceeded; 4 confounded; 1 a fault
 of ours; 130 interrupted.
@@ -30,7 +30,7 @@ from partcrop_lab.errors import BadInput
 if TYPE_CHECKING:
     import pandas as pd
 
-    from partcrop_lab import AuditResult, Encoder, ImageSet, MembershipSplit
+    from partcrop_lab import AuditResult, Comparison, Encoder, ImageSet, MembershipSplit
     from partcrop_lab.attacks import Attack
 
 FAULT, BAD, EXCEEDED, CONFOUNDED, INTERRUPTED = 1, 2, 3, 4, 130
@@ -381,6 +381,71 @@ def _status(result: AuditResult, fail_above: float | None) -> int:
         return CONFOUNDED
     low = result.metrics.loc["auc", "low"]
     return EXCEEDED if fail_above is not None and low > fail_above else 0
+
+
+@app.command()
+def compare(
+    encoder: Annotated[list[str] | None, Option(help="As for audit; repeatable. Default: the whole zoo.")] = None,
+    attack: Annotated[
+        list[str] | None, Option(help='"name key=value ...", as "partcrop crops=9"; repeatable. Default: all attacks.')
+    ] = None,
+    split: SplitFile = None,
+    member_dir: Annotated[str | None, Option(help="Folder of images that the encoders were trained on.")] = None,
+    nonmember_dir: Annotated[str | None, Option(help="Folder of images of the same kind, not trained on.")] = None,
+    images: Images = None,
+    members: Members = None,
+    nonmembers: Nonmembers = None,
+    size: Size = None,
+    drop_duplicates: Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")] = False,
+    skip_unreadable: Skip = False,
+    seeds: Annotated[int, Option(min=1, help="Seeds of folds, crops and attackers, averaged over.")] = 3,
+    folds: Annotated[int, Option(min=2, help="Folds of the cross-fit.")] = 2,
+    out: Annotated[
+        Path | None, Option(help="Write the table as .csv, with its pairs and provenance beside it.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Attacks side by side on the same encoders, images and folds; evidence is judged after Holm's correction.
+
+    Each encoder is audited on the split it was trained on, or all on the sets that the options name. Attacks are
+    compared fairly where they have equal queries. Finished audits are kept: the same command resumes.
+    """
+    import partcrop_lab as pl
+    from partcrop_lab.encoders.zoo import zoo_names
+
+    drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": 0}
+    loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
+    sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
+    _check_writable(out)
+    every = sorted(set(pl.attacks.ATTACKS) - {pl.attacks.PixelStatistics.name})
+    attacks = [_attack_of(text) for text in attack or every]
+    encoders = [pl.load_encoder(name) for name in encoder or [f"zoo:{name}" for name in zoo_names()]]
+    common = sides.load(encoders[0].image_size) if sides.given else None
+    found = pl.compare(encoders, attacks, common, seeds, folds=folds, progress=not quiet)
+    if out:
+        found.save(out)
+    print(_comparison_text(found))
+    raise typer.Exit(CONFOUNDED if (found.table.outcome == "Confounded").any() else 0)
+
+
+def _attack_of(text: str) -> Attack:
+    """An attack from its name and settings, as "encodermi kind=T views=5"."""
+    name, *settings = text.split()
+    return _attack(name, _pairs(settings))
+
+
+def _comparison_text(found: Comparison) -> str:
+    rows = [("encoder", "attack", "queries", "AUC", "95 % interval", "TPR at 1 %", "p (Holm)", "outcome")]
+    for one in found.table.itertuples():
+        rate = "-" if one.tpr_at_1_fpr != one.tpr_at_1_fpr else f"{one.tpr_at_1_fpr:.3f}"
+        auc = (f"{one.auc:.3f}", f"{one.low:.3f} to {one.high:.3f}")
+        rows.append((one.encoder, one.attack, str(one.queries), *auc, rate, f"{one.p_holm:.2g}", one.outcome))
+    better = found.pairs[found.pairs.p_holm < 0.05]
+    lines = [f"on {one.encoder}, {one.attack} beats {one.other} by {one.gain:.3f} (p = {one.p_holm:.2g}, Holm)"
+             for one in better.itertuples()]  # fmt: skip
+    first = found.table.iloc[0]
+    sizes = f"{first.members} members + {first.nonmembers} non-members, {first.seeds} seeds, matched protocol"
+    return "\n".join([_table(rows), "", sizes, *(lines or ["no attack beats another in a paired test"])])
 
 
 @app.command()

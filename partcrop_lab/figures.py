@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 
 from partcrop_lab import plots, tables
 from partcrop_lab.attacks import Attack, PartCrop
-from partcrop_lab.audit import AuditResult, audit, released_images
+from partcrop_lab.audit import AuditResult, released_images
+from partcrop_lab.audit.kept import code_digest, kept_audit
 from partcrop_lab.encoders import Encoder, load_encoder
 from partcrop_lab.images import ImageSet, MembershipSplit, load_images, member_split
-from partcrop_lab.store import atomic, cache_dir, digest, write_json
+from partcrop_lab.store import atomic, digest, write_json
 
 PRESET = "classroom"
 ZOO = ("zoo:mae", "zoo:dino", "zoo:mocov3")
@@ -77,21 +78,8 @@ class Studio:
     def audit(
         self, encoder: Encoder, split: MembershipSplit, attack: Attack, permutations: int, **options: Any
     ) -> AuditResult:
-        """An audit with seed 0, read from the cache where the same code has made it before."""
-        settings = {"permutations": permutations, **options}
-        key = digest(_code(), encoder.digest, encoder.split_digest, split.digest, attack.settings, settings)
-        path = cache_dir() / "audits" / f"{key}.json"
-        if not path.exists():
-            audit(encoder, split, attack, progress=self.progress, **settings).save(path)
-        return AuditResult.load(path)
-
-
-def _code() -> str:
-    """A digest of the code that decides an audit's numbers."""
-    rooms = Path(__file__).parent
-    return digest(
-        *(file.read_bytes() for room in ("parts", "attacks", "audit") for file in sorted((rooms / room).glob("*.py")))
-    )
+        """An audit with seed 0, kept in the cache."""
+        return kept_audit(encoder, split, attack, self.progress, permutations=permutations, **options)
 
 
 def _canvas(width: float, height: float) -> Figure:
@@ -339,7 +327,7 @@ def _save(drawn: Drawn, out: Path, stem: str, name: str) -> list[Path]:
         "preset": PRESET,
         "command": f"partcrop-lab figures --only {name}",
         "versions": {package: version(package) for package in PACKAGES},
-        "code": _code(),
+        "code": code_digest(),
         "data": digest(csv.read_bytes()),
         **drawn.about,
     }

@@ -141,6 +141,20 @@ def test_the_epsilon_bound_holds_for_randomised_response():
 
 
 def test_holms_procedure():
-    assert stats.holm_rejects([0.004, 0.006, 0.9], 0.0121) == [True, True, False]
-    assert stats.holm_rejects([0.006, 0.006], 0.01) == [False, False]
-    assert stats.holm_rejects([], 0.01) == []
+    assert stats.holm([0.004, 0.9, 0.006]) == pytest.approx([0.012, 0.9, 0.012])
+    assert stats.holm([0.006, 0.006]) == pytest.approx([0.012, 0.012])
+    assert stats.holm([0.6, 0.5]) == [1, 1] and stats.holm([]) == []
+
+
+def test_the_mean_over_seeds_keeps_the_error_of_the_images():
+    assert stats.over_seeds([0.6, 0.6, 0.6], [0.03, 0.03, 0.03]) == pytest.approx((0.6, 0.03))
+    value, error = stats.over_seeds([0.5, 0.6, 0.7], [0.0, 0.0, 0.0])
+    assert (value, error) == pytest.approx((0.6, 0.1 / np.sqrt(3)))
+
+
+def test_p_values_of_dependent_seeds_are_combined_at_their_level():
+    rng = np.random.default_rng(13)
+    shared, own = rng.normal(size=(2000, 1)), rng.normal(size=(2000, 3))
+    p_values = scipy_stats.norm.sf(np.sqrt(0.7) * shared + np.sqrt(0.3) * own)
+    assert np.mean([stats.combine_seeds(row) < 0.05 for row in p_values]) < 0.05
+    assert stats.combine_seeds([0.9, 0.9]) == 1

@@ -55,6 +55,13 @@ class Attack(ABC):
         return measured
 
     @property
+    def label(self) -> str:
+        """The attack's name and the settings that are not its defaults, as `partcrop-lab compare` takes them."""
+        own = {name: value for name, value in self.settings.items() if name != "attack"}
+        defaults = type(self)().settings
+        return " ".join([self.name, *(f"{name}={value}" for name, value in own.items() if value != defaults[name])])
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The attack's name and settings, JSON-able."""
         return {"attack": self.name, **asdict(self)}

@@ -36,16 +36,48 @@ def auc_and_error(scores: ARRAY, member: ARRAY) -> tuple[float, float]:
     return auc, float(max(np.sqrt(variance), smallest))
 
 
-def fold_auc(scores: ARRAY, member: ARRAY, fold: ARRAY) -> tuple[float, float, float]:
-    """Mean of the folds' AUCs with its 95 % interval: value, low, high.
+def fold_auc_and_error(scores: ARRAY, member: ARRAY, fold: ARRAY) -> tuple[float, float]:
+    """Mean of the folds' AUCs, and mean of their standard errors.
 
-    The half-width uses the mean of the folds' standard errors, not their pooled one: folds share training images,
-    and this covers in 95 to 99 % of simulated audits (METHODS 3.5).
+    Not the pooled error: folds share training images, and this one covers in 95 to 99 % of simulated audits
+    (METHODS 3.5).
     """
     pairs = [auc_and_error(scores[fold == k], member[fold == k]) for k in np.unique(fold)]
     value, error = np.mean(pairs, axis=0)
-    half = stats.norm.ppf(0.5 + LEVEL / 2) * error
-    return float(value), float(max(0.0, value - half)), float(min(1.0, value + half))
+    return float(value), float(error)
+
+
+def interval(value: float, error: float) -> tuple[float, float, float]:
+    """A value in [0, 1] with its normal 95 % interval, cut at 0 and 1: value, low, high."""
+    half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * error
+    return value, max(0.0, value - half), min(1.0, value + half)
+
+
+def fold_auc(scores: ARRAY, member: ARRAY, fold: ARRAY) -> tuple[float, float, float]:
+    """Mean of the folds' AUCs with its 95 % interval: value, low, high."""
+    return interval(*fold_auc_and_error(scores, member, fold))
+
+
+def over_seeds(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
+    """Mean over seeds and its standard error: images are shared by all seeds, seeds are a random effect.
+
+    The error of the images does not shrink with the number of seeds k, the spread between seeds does:
+    sqrt(mean(error)^2 + variance(values) / k).
+
+    >>> over_seeds([0.6], [0.02])
+    (0.6, 0.02)
+    """
+    spread = np.var(values, ddof=1) / len(values) if len(values) > 1 else 0.0
+    return float(np.mean(values)), float(np.sqrt(np.mean(errors) ** 2 + spread))
+
+
+def combine_seeds(p_values: Sequence[float]) -> float:
+    """One p-value from one per seed: twice their mean, valid however they depend on each other (Vovk & Wang 2020).
+
+    >>> combine_seeds([0.03]), combine_seeds([0.01, 0.03])
+    (0.03, 0.04)
+    """
+    return float(p_values[0] if len(p_values) == 1 else min(1.0, 2 * np.mean(p_values)))
 
 
 def combine(p_values: Sequence[float]) -> float:
@@ -79,18 +111,17 @@ def paired_p_value(scores: ARRAY, others: ARRAY, member: ARRAY, fold: ARRAY) -> 
     return combine(p_values)
 
 
-def holm_rejects(p_values: Sequence[float], level: float) -> list[bool]:
-    """Which hypotheses Holm's procedure rejects with a family-wise error of at most `level`.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values: rejecting those below a level keeps the family-wise error at most at that level.
 
-    >>> holm_rejects([0.002, 0.03, 0.2], 0.01)
-    [True, False, False]
+    >>> holm([0.002, 0.03, 0.02])
+    [0.006, 0.04, 0.04]
     """
-    order, rejects = np.argsort(p_values), [False] * len(p_values)
-    for step, index in enumerate(order):
-        if p_values[index] >= level / (len(p_values) - step):
-            break
-        rejects[index] = True
-    return rejects
+    order = np.argsort(p_values)
+    steps = (len(order) - np.arange(len(order))) * np.asarray(p_values, dtype=float)[order]
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted.tolist()
 
 
 def smallest_detectable_auc(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from partcrop_lab.audit.stats import holm_rejects
+from partcrop_lab.audit.stats import holm
 
 EVIDENCE, NONE, CONFOUNDED = "Evidence of leakage", "No evidence of leakage", "Confounded"
 ALPHA, CONTROL_ALPHA, FAULT_ALPHA = 0.05, 0.01, 0.001
@@ -48,8 +48,8 @@ def outcome(case: Case) -> str:
 def confounders(case: Case) -> list[str]:
     """The controls that tell members from non-members, at 1 % in all (Holm)."""
     present = [name for name in CONTROLS if name in case.controls.index]
-    rejects = holm_rejects([case.controls.loc[name, "p_value"] for name in present], CONTROL_ALPHA)
-    return [name for name, rejected in zip(present, rejects, strict=True) if rejected]
+    adjusted = holm([case.controls.loc[name, "p_value"] for name in present])
+    return [name for name, p_value in zip(present, adjusted, strict=True) if p_value < CONTROL_ALPHA]
 
 
 def unbeaten(case: Case) -> list[str]:

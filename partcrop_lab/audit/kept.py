@@ -1,0 +1,36 @@
+"""Audits kept in the cache: the same code, encoder, split and settings are not audited twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from partcrop_lab.attacks import Attack
+from partcrop_lab.audit.result import AuditResult
+from partcrop_lab.audit.run import audit
+from partcrop_lab.encoders import Encoder
+from partcrop_lab.images import MembershipSplit
+from partcrop_lab.store import cache_dir, digest
+
+
+def kept_audit(
+    encoder: Encoder, split: MembershipSplit, attack: Attack, progress: bool = True, **settings: Any
+) -> AuditResult:
+    """An audit, read from the cache where the same code has made it before; it holds no attackers to `predict` with.
+
+    Args:
+        settings: further arguments of `audit`, JSON-able.
+    """
+    key = digest(code_digest(), encoder.digest, encoder.split_digest, split.digest, attack.settings, settings)
+    path = cache_dir() / "audits" / f"{key}.json"
+    if not path.exists():
+        audit(encoder, split, attack, progress=progress, **settings).save(path)
+    return AuditResult.load(path)
+
+
+def code_digest() -> str:
+    """A digest of the code that decides an audit's numbers."""
+    rooms = Path(__file__).parents[1]
+    return digest(
+        *(file.read_bytes() for room in ("parts", "attacks", "audit") for file in sorted((rooms / room).glob("*.py")))
+    )

@@ -18,6 +18,9 @@ from partcrop_lab.images import ImageSet
 SMALL_VIT = {"patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4}
 """The classroom backbone: 0.8 million parameters, 8 x 8 positions at 64 px."""
 
+SMALL_RESNET = {"small_stem": True, "channels": (16, 32, 64, 128)}
+"""The classroom ResNet-18: 0.7 million parameters, 8 x 8 positions at 64 px."""
+
 MODEL_OPTIONS = (*SMALL_VIT, "drop_path_rate", "channels", "small_stem")
 """What `make_recipe` takes beside a recipe's own settings and hands to the backbone; see `Architecture`."""
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 FAULT, BAD, EXCEEDED, CONFOUNDED, INTERRUPTED = 1, 2, 3, 4, 130
 DEBUG_VARIABLE = "PARTCROP_LAB_DEBUG"
+SHARED = ("base", "masked", "siamese")
+RECIPE_NAMES = sorted({path.stem for path in Path(__file__).parent.glob("encoders/recipes/[a-z]*.py")} - set(SHARED))
+"""The names in `RECIPES`, which are those of their files: known without importing torch, for a help that is quick."""
 
 app = typer.Typer(
     name="partcrop-lab",
@@ -450,7 +453,7 @@ def _comparison_text(found: Comparison) -> str:
 
 @app.command()
 def pretrain(
-    recipe: Annotated[str, Option(help="How to train, by name: mae, dino, mocov3, ...")],
+    recipe: Annotated[str, Option(help=f"How to train: {', '.join(RECIPE_NAMES)}.")],
     out: Annotated[Path, Option(help="Folder for the encoder, its split, log and checkpoints.")],
     images: Images = None,
     members: Members = None,

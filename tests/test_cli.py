@@ -51,6 +51,11 @@ def test_every_command_explains_itself(shell, command):
     assert (status, err) == (0, []) and out.startswith(f"Usage: partcrop-lab {command}")
 
 
+def test_the_help_of_pretrain_lists_every_recipe(shell):
+    told = "".join(shell("pretrain", "--help")[1].split())
+    assert f"Howtotrain:{','.join(sorted(pl.encoders.RECIPES))}." in told
+
+
 def test_without_arguments_the_help_is_printed(shell):
     assert shell() == shell("--help")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from partcrop_lab.devices import seed_of
@@ -29,7 +30,9 @@ class Architecture:
     Attributes:
         model: name in timm, without a tag, e.g. "vit_tiny_patch16_224".
         image_size: side of the images in pixels.
-        options: further keywords of `timm.create_model`, e.g. {"patch_size": 8, "depth": 4}.
+        options: further keywords of `timm.create_model`, e.g. {"patch_size": 8, "depth": 4} or, for a narrow ResNet,
+            {"channels": (16, 32, 64, 128)}; and "small_stem": whether a ResNet begins as is usual for small images,
+            with a 3 x 3 convolution of stride 1 and without max pooling, which makes its total stride 8.
 
     >>> Architecture("vit_tiny_patch16_224", 32, {"patch_size": 8, "depth": 1}).build(seed=0).embed_dim
     192
@@ -43,7 +46,8 @@ class Architecture:
         """The model with fresh weights that depend on the seed alone, or with timm's pretrained ones.
 
         Raises:
-            ValueError: timm has no such model, it does not take an option, or its patch does not divide the side.
+            ValueError: timm has no such model, it does not take an option, its patch does not divide the side, or
+                a small stem for what is no ResNet or is pretrained with another.
         """
         if not timm.is_model(self.model):
             near = difflib.get_close_matches(self.model, timm.list_models(), n=3)
@@ -51,19 +55,32 @@ class Architecture:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("weights", seed))
             model = self._create(pretrained)
+            if self.options.get("small_stem"):
+                self._shrink_stem(model, pretrained)
         patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))[0]
         if self.image_size % patch:
             raise ValueError(f"image_size is {self.image_size}; it must be a multiple of the patch of {patch} px")
         return model
 
     def _create(self, pretrained: bool) -> nn.Module:
+        options = {key: value for key, value in self.options.items() if key != "small_stem"}
         attempts = [{"img_size": self.image_size, **any_size} for any_size in SIZE_KEYWORDS] + [{}]
         for keywords in attempts:
             try:
-                return timm.create_model(self.model, pretrained, num_classes=0, **keywords, **self.options)
+                return timm.create_model(self.model, pretrained, num_classes=0, **keywords, **options)
             except TypeError as error:  # a keyword this family does not take
                 refusal = error
-        raise ValueError(f"timm's {self.model} does not take the options {self.options}: {refusal}") from refusal
+        raise ValueError(f"timm's {self.model} does not take the options {options}: {refusal}") from refusal
+
+    def _shrink_stem(self, model: nn.Module, pretrained: bool) -> None:
+        if pretrained or not isinstance(model, ResNet) or not isinstance(model.conv1, nn.Conv2d):
+            raise ValueError(
+                f"small_stem is for ResNets with one convolution in their stem and fresh weights, e.g. resnet18; "
+                f"{self.model} {'is pretrained with its own stem' if pretrained else 'is not one'}"
+            )
+        model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's
+        model.maxpool = nn.Identity()
 
     @property
     def json(self) -> dict[str, Any]:

@@ -213,7 +213,7 @@ class Encoder:
     @property
     def pooling(self) -> str:
         """The default pooling of `vectors` (METHODS 1)."""
-        masked = self.card.get("recipe") in ("mae", "simmim")
+        masked = self.card.get("recipe") in ("mae", "simmim", "cae")
         return self._asked_pooling or ("cls" if self.has_cls and not masked else "mean")
 
     @cached_property

@@ -52,7 +52,7 @@ def pretrain(
     run that was killed and started again with the same `out` has the same losses as one that was not.
 
     Args:
-        recipe: "mae", "dino" or "mocov3".
+        recipe: the name of one of `RECIPES`.
         data: a split, of which only the members are touched and whose digest the encoder carries, or images.
         epochs: passes over the images, T; the recipe's own where None.
         seed: of weights, order, views and masks.
@@ -71,13 +71,13 @@ def pretrain(
 
     Raises:
         ValueError: an unknown recipe or setting, or epochs to keep that the run does not have.
-        BadInput: an `out` that cannot be written or holds another run.
-            Also a loss or a gradient that is no longer finite, which a lower lr= may cure.
+        BadInput: an `out` that cannot be written or holds another run, images without labels that need them, or a loss
+            or a gradient that is no longer finite, which a lower lr= may cure.
     """
     if epochs is not None:
         overrides["epochs"] = epochs
-    settings = make_recipe(recipe, **overrides)
     images, split = (data.members, data) if isinstance(data, MembershipSplit) else (data, None)
+    settings = make_recipe(recipe, **overrides).for_images(images)
     run = _Run(settings, images, seed, device, precision, None if out is None else Path(out))
     _check_kept(keep, run)
 
@@ -134,6 +134,7 @@ class _Run:
         self.batches = math.ceil(len(images) / recipe.batch_size)
         small = len(images) * 3 * images.size**2 <= HELD_BYTES
         self.pixels = images.batch(slice(None)).to(self.device) if small else None
+        self.labels = torch.as_tensor(images.labels, device=self.device) if (images.labels >= 0).any() else None
         self.log: list[dict[str, float]] = []
         self._resume()
 
@@ -161,18 +162,20 @@ class _Run:
             done = (epoch + number / self.batches) / self.recipe.epochs
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.lr * rate(done, self.recipe.warmup)
-            losses.append(self._step(self._batch(rows), source, done) * len(rows))
+            losses.append(self._step(rows, source, done) * len(rows))
         loss = float(torch.stack(losses).sum()) / len(self.images)
         lr = self.optimizer.param_groups[0]["lr"]
         self.log.append({"epoch": epoch + 1, "loss": loss, "lr": lr, "seconds": time.perf_counter() - start})
 
-    def _batch(self, rows: Tensor) -> Tensor:
-        if self.pixels is not None:
-            return self.pixels[rows.to(self.device)]
-        return self.images.batch(rows).to(self.device)
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images and, where there are any, labels."""
+        here = rows.to(self.device)
+        images = self.images.batch(rows).to(self.device) if self.pixels is None else self.pixels[here]
+        return images, None if self.labels is None else self.labels[here]
 
-    def _step(self, batch: Tensor, source: torch.Generator, done: float) -> Tensor:
-        loss = self.step_objective(batch, source, done)
+    def _step(self, rows: Tensor, source: torch.Generator, done: float) -> Tensor:
+        images, labels = self._batch(rows)
+        loss = self.step_objective(images, source, done, labels)
         self.step_optimizer.zero_grad()
         self.fabric.backward(loss)
         norm = self.fabric.clip_gradients(

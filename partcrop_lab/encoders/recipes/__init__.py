@@ -1,6 +1,41 @@
-"""One file for each recipe; importing this package registers them all."""
+"""One file for each recipe; importing this package registers them all. What several share is in `base`, `siamese`
+(views of an image are compared) and `masked` (hidden patches are guessed).
+"""
 
-from partcrop_lab.encoders.recipes import dino, mae, mocov3
+from partcrop_lab.encoders.recipes import (
+    barlowtwins,
+    byol,
+    cae,
+    dino,
+    ibot,
+    mae,
+    mocov2,
+    mocov3,
+    simclr,
+    simmim,
+    supervised,
+    swav,
+    vicreg,
+)
 from partcrop_lab.encoders.recipes.base import RECIPES, Objective, Recipe, make_recipe, register
 
-__all__ = ["RECIPES", "Objective", "Recipe", "dino", "mae", "make_recipe", "mocov3", "register"]
+__all__ = [
+    "RECIPES",
+    "Objective",
+    "Recipe",
+    "barlowtwins",
+    "byol",
+    "cae",
+    "dino",
+    "ibot",
+    "mae",
+    "make_recipe",
+    "mocov2",
+    "mocov3",
+    "register",
+    "simclr",
+    "simmim",
+    "supervised",
+    "swav",
+    "vicreg",
+]

@@ -12,10 +12,17 @@ from torch import Generator, Tensor, nn
 
 from partcrop_lab.devices import seed_of
 from partcrop_lab.encoders.augment import Augmentation
-from partcrop_lab.encoders.backbone import Architecture, timm_tokens
+from partcrop_lab.encoders.backbone import Architecture, Tokens, timm_tokens
+from partcrop_lab.images import ImageSet
 
 SMALL_VIT = {"patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4}
 """The classroom backbone: 0.8 million parameters, 8 x 8 positions at 64 px."""
+
+SMALL_RESNET = {"small_stem": True, "channels": (16, 32, 64, 128)}
+"""The classroom ResNet-18: 0.7 million parameters, 8 x 8 positions at 64 px."""
+
+MODEL_OPTIONS = (*SMALL_VIT, "drop_path_rate", "channels", "small_stem")
+"""What `make_recipe` takes beside a recipe's own settings and hands to the backbone; see `Architecture`."""
 
 RECIPES: dict[str, type[Recipe]] = {}
 """Every recipe by its name; `register` adds to it."""
@@ -36,14 +43,22 @@ class Objective(nn.Module, ABC):
     def backbone(self) -> nn.Module:
         """The part that becomes the encoder."""
 
+    @property
+    def projector(self) -> nn.Module | None:
+        """The head (n, D) -> (n, E) between the backbone's vectors and the loss; None where there is none."""
+        return None
+
     @abstractmethod
-    def forward(self, images: Tensor, generator: Generator, progress: float = 0.0) -> Tensor:
+    def forward(
+        self, images: Tensor, generator: Generator, progress: float = 0.0, labels: Tensor | None = None
+    ) -> Tensor:
         """The loss, a scalar.
 
         Args:
             images: (B, 3, S, S) uint8.
             generator: on the CPU; decides views and masks.
             progress: share of the training done, in [0, 1).
+            labels: (B,) int64 class numbers, None where the images have none; self-supervised objectives ignore them.
         """
 
     def after_step(self, progress: float) -> None:
@@ -62,6 +77,10 @@ class Objective(nn.Module, ABC):
             views = (augmentation or self.recipe.augmentation)(images, generator, size, count)
             return (views - self.mean) / self.std
 
+    def crops(self, images: Tensor, generator: Generator, count: int = 2, **how: Any) -> Tensor:
+        """Normalised views crop by crop, (count * B, 3, size, size): `chunk(count)` gives one crop of each image."""
+        return self.views(images, generator, count=count, **how).transpose(0, 1).flatten(0, 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
@@ -69,7 +88,7 @@ class Recipe(ABC):
 
     Attributes:
         model: backbone, a timm name.
-        model_options: its further keywords in timm.
+        model_options: its further options, see `Architecture`.
         epochs: passes over the images, T.
         batch_size: most images in a step; an epoch is cut into equal batches.
         lr: peak learning rate of AdamW, reached after `warmup` (share of all steps), then a cosine to 0.
@@ -112,6 +131,10 @@ class Recipe(ABC):
         names = {each.name for each in fields(Augmentation)} & {each.name for each in fields(self)}
         return Augmentation(**{name: getattr(self, name) for name in names})
 
+    def for_images(self, images: ImageSet) -> Recipe:
+        """The recipe for training on these images, with what it has to know of them."""
+        return self
+
     def objective(self, image_size: int, seed: int) -> Objective:
         """The objective with fresh weights that depend on the seed alone."""
         with torch.random.fork_rng(devices=[]):
@@ -130,7 +153,12 @@ def full_precision(tensor: Tensor) -> torch.autocast:
 
 def pooled(backbone: nn.Module, views: Tensor) -> Tensor:
     """The vector (n, D) a head sees for each view: the CLS token, or the mean of the feature map without one."""
-    fmap, cls = timm_tokens(backbone, views)
+    return pooled_tokens(timm_tokens(backbone, views))
+
+
+def pooled_tokens(tokens: Tokens) -> Tensor:
+    """The vector (n, D) of feature maps (n, L, D) with or without CLS tokens."""
+    fmap, cls = tokens
     return fmap.mean(1) if cls is None else cls
 
 
@@ -154,8 +182,8 @@ def make_recipe(recipe_name: str, **settings: Any) -> Recipe:
 
     Args:
         recipe_name: one of `RECIPES`.
-        settings: fields of the recipe; and patch_size, embed_dim, depth or num_heads, which go into `model_options`.
-            Another `model` begins with options of its own.
+        settings: fields of the recipe; and those of `MODEL_OPTIONS`, which go into `model_options`. Another `model`
+            begins with no options.
 
     Raises:
         ValueError: an unknown recipe or setting; the right ones are listed.
@@ -166,13 +194,13 @@ def make_recipe(recipe_name: str, **settings: Any) -> Recipe:
     if recipe_name not in RECIPES:
         raise ValueError(f"recipe is {recipe_name!r}; it must be one of {', '.join(sorted(RECIPES))}")
     recipe = RECIPES[recipe_name]
-    shape = {key: settings.pop(key) for key in SMALL_VIT if key in settings}
+    options = {key: settings.pop(key) for key in MODEL_OPTIONS if key in settings}
     known = {each.name: each for each in fields(recipe)}
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        right = ", ".join([*known, *SMALL_VIT])
+        right = ", ".join([*known, *MODEL_OPTIONS])
         raise ValueError(f"recipe {recipe_name} has no setting {', '.join(unknown)}; its settings are {right}")
-    default = {} if settings.get("model", recipe.model) != recipe.model else SMALL_VIT
-    settings["model_options"] = settings.get("model_options", default) | shape
+    default = {} if settings.get("model", recipe.model) != recipe.model else recipe().model_options
+    settings["model_options"] = settings.get("model_options", default) | options
     pairs = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
     return recipe(**(settings | pairs))

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 from lightly.models.modules import MoCoProjectionHead
-from lightly.models.utils import update_momentum
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from partcrop_lab.encoders.recipes.base import Objective, Recipe, full_precision, pooled, register, rising
+from partcrop_lab.encoders.recipes.base import Objective, Recipe, full_precision, pooled, register
+from partcrop_lab.encoders.recipes.siamese import TeacherObjective
 
 
 @register
@@ -37,45 +37,30 @@ class MoCoV3(Recipe):
         """Encoder, momentum encoder and the contrastive loss."""
         return MoCoV3Objective(self, image_size, seed)
 
+    def head(self, width: int) -> nn.Module:
+        """The projector for vectors of this width."""
+        return MoCoProjectionHead(width, self.hidden, self.output, num_layers=3, batch_norm=True)
 
-class MoCoV3Objective(Objective):
+
+class MoCoV3Objective(TeacherObjective):
     """Encoder with projector and predictor, momentum encoder with projector; lightly's heads."""
 
     def __init__(self, recipe: MoCoV3, image_size: int, seed: int) -> None:
-        super().__init__(recipe, image_size)
-        architecture = recipe.architecture(image_size)
-        self.online, self.target = architecture.build(seed), architecture.build(seed)
-        width = (self.online.num_features, recipe.hidden, recipe.output)
-        self.projector, self.target_projector = (
-            MoCoProjectionHead(*width, num_layers=3, batch_norm=True) for _ in range(2)
-        )
-        self.predictor = MoCoProjectionHead(recipe.output, *width[1:], num_layers=2, batch_norm=True)
-        self.target_projector.load_state_dict(self.projector.state_dict())
-        self.target.requires_grad_(False)
-        self.target_projector.requires_grad_(False)
-        if recipe.freeze_patches and hasattr(self.online, "patch_embed"):
-            self.online.patch_embed.requires_grad_(False)
+        super().__init__(recipe, image_size, seed, recipe.head)
+        self.predictor = MoCoProjectionHead(recipe.output, recipe.hidden, recipe.output, num_layers=2, batch_norm=True)
+        if recipe.freeze_patches and hasattr(self.student, "patch_embed"):
+            self.student.patch_embed.requires_grad_(False)
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The encoder that is trained by gradients."""
-        return self.online
-
-    def forward(self, images: Tensor, generator: Generator, progress: float = 0.0) -> Tensor:
+    def forward(
+        self, images: Tensor, generator: Generator, progress: float = 0.0, labels: Tensor | None = None
+    ) -> Tensor:
         """The contrastive loss of each view's query against the other view's keys."""
-        views = self.views(images, generator, count=2).transpose(0, 1).flatten(0, 1)
-        queries = self.predictor(self.projector(pooled(self.online, views))).chunk(2)
-        with torch.no_grad():
-            keys = self.target_projector(pooled(self.target, views)).chunk(2)
+        views = self.crops(images, generator)
+        queries = self.predictor(self.student_head(pooled(self.student, views))).chunk(2)
+        keys = self.targets(views).chunk(2)
         return self._contrast(queries[0], keys[1]) + self._contrast(queries[1], keys[0])
 
     def _contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
         with full_precision(queries):
-            logits = normalize(queries.float(), dim=1) @ normalize(keys.float(), dim=1).T / self.recipe.temperature
+            logits = normalize(queries.float(), dim=1) @ normalize(keys, dim=1).T / self.recipe.temperature
         return 2 * self.recipe.temperature * cross_entropy(logits, torch.arange(len(logits), device=logits.device))
-
-    def after_step(self, progress: float) -> None:
-        """Move the momentum encoder towards the encoder."""
-        momentum = rising(self.recipe.momentum, progress)
-        update_momentum(self.online, self.target, momentum)
-        update_momentum(self.projector, self.target_projector, momentum)

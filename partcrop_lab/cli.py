@@ -26,6 +26,7 @@ import typer
 
 from partcrop_lab import store
 from partcrop_lab.errors import BadInput
+from partcrop_lab.progress import no_bars
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,15 @@ Nonmembers = Annotated[int | None, Option(min=1, help="How many non-members to d
 Size = Annotated[int | None, Option(min=8, help="Side in pixels to load images at; default the encoder's.")]
 SplitFile = Annotated[Path | None, Option(help="A split that MembershipSplit.save or pretrain wrote.")]
 Skip = Annotated[bool, Option("--skip-unreadable", help="Leave out images that cannot be read, with a warning.")]
-Quiet = Annotated[bool, Option("--quiet", help="No progress bars; of an audit only the verdict.")]
+
+
+def _hide_bars(context: typer.Context, quiet: bool) -> bool:
+    if quiet:
+        context.with_resource(no_bars())
+    return quiet
+
+
+Quiet = Annotated[bool, Option("--quiet", callback=_hide_bars, help="No progress bars; of an audit only the verdict.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -239,7 +248,7 @@ def audit(
     if not quiet:
         _print_plan(target, audited, chosen, attacker, folds, repeats, permutations)
     how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared}
-    result = pl.audit(target, audited, chosen, attacker, folds, seed, **how, progress=not quiet)
+    result = pl.audit(target, audited, chosen, attacker, folds, seed, **how)
     if out:
         result.save(out)
     if html:
@@ -424,7 +433,7 @@ def compare(
     attacks = [_attack_of(text) for text in attack or every]
     encoders = [pl.load_encoder(name) for name in encoder or [f"zoo:{name}" for name in zoo_names()]]
     common = sides.load(encoders[0].image_size) if sides.given else None
-    found = pl.compare(encoders, attacks, common, seeds, folds=folds, progress=not quiet)
+    found = pl.compare(encoders, attacks, common, seeds, folds=folds)
     if out:
         found.save(out)
     print(_comparison_text(found))
@@ -483,7 +492,7 @@ def pretrain(
     make_recipe(recipe, **overrides)  # wrong names are said before anything is written
     drawn = sides.load()
     _record(drawn, out / "split.json")
-    how = {"checkpoint_every": checkpoint_every, "progress": not quiet, "keep": kept}
+    how = {"checkpoint_every": checkpoint_every, "keep": kept}
     encoder = pl.pretrain(recipe, drawn, epochs, seed, out, **how, **overrides)
     _draw_loss(out, encoder.name)
     path = out / "encoder.safetensors"
@@ -574,7 +583,7 @@ def zoo_verify(
     for name in names:
         found = verify_zoo(name)
         if audit and not any(found.values()):
-            found["audit"] = _audit_again(name, not quiet)
+            found["audit"] = _audit_again(name)
         words = {check: "ok" if trouble is None else "FAILED" for check, trouble in found.items()}
         rows.append((f"zoo:{name}", *(words.get(column, "-") for column in columns)))
         troubles += filter(None, found.values())
@@ -585,14 +594,14 @@ def zoo_verify(
         raise typer.Exit(BAD)
 
 
-def _audit_again(name: str, progress: bool) -> str | None:
+def _audit_again(name: str) -> str | None:
     """What is wrong with the audit on a card, or None."""
     import partcrop_lab as pl
     from partcrop_lab.audit import repeat_audit
 
     encoder = pl.load_encoder(f"zoo:{name}")
     try:
-        repeat_audit(encoder, encoder.card.get("audit"), progress)
+        repeat_audit(encoder, encoder.card.get("audit"))
     except BadInput as error:
         return str(error)
     return None

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
 
 from partcrop_lab import plots, tables
 from partcrop_lab.attacks import Attack, PartCrop
@@ -24,6 +23,7 @@ from partcrop_lab.audit import AuditResult, released_images
 from partcrop_lab.audit.kept import code_digest, kept_audit
 from partcrop_lab.encoders import Encoder, load_encoder
 from partcrop_lab.images import ImageSet, MembershipSplit, load_images, member_split
+from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_json
 
 PRESET = "classroom"
@@ -218,7 +218,7 @@ def _sweep(studio: Studio, by: str, xlabel: str, attacks: dict[str, PartCrop]) -
     encoder, split = studio.leaking, studio.leaking.split
     results = {
         setting: studio.audit(encoder, split, attack, permutations=0)
-        for setting, attack in tqdm(attacks.items(), desc=by, leave=False, disable=not studio.progress)
+        for setting, attack in bar(attacks.items(), by, shown=studio.progress)
     }
     table = tables.auc_table(results, by)
     figure = _canvas(6.6, 3.6)
@@ -305,7 +305,7 @@ def make_figures(out: str | Path = "figures", only: Sequence[str] | None = None,
     if unknown:
         raise ValueError(f"there is no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}")
     studio, written = Studio(progress), []
-    for name in tqdm(names, desc="figures", leave=False, disable=not progress):
+    for name in bar(names, "figures", shown=progress):
         stem, draw = FIGURES[name]
         with plots.style():
             written += _save(draw(studio), Path(out), stem, name)

@@ -120,7 +120,7 @@ def test_options_reach_the_attack_and_the_audit(shell, tiny, monkeypatch):
     attack = pl.attacks.PartCrop(crops=8, scale=(0.1, 0.3), kind="uniform", pooling="mean", measure_by="cosine")
     assert seen["attack"] == attack
     assert [seen[key] for key in ("attacker", "folds", "seed", "sides", "repeats")] == ["logistic", 3, 5, 20, 2]
-    assert seen["declared"] and seen["protocol"] == "matched" and not seen["progress"]
+    assert seen["declared"] and seen["protocol"] == "matched"
 
 
 def test_two_folders_that_differ_in_brightness_are_confounded(shell, tiny, tmp_path, drawings):

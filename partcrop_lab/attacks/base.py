@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from partcrop_lab.errors import BadInput
+from partcrop_lab.progress import bar
 from partcrop_lab.store import cached_arrays, digest
 
 if TYPE_CHECKING:
@@ -78,13 +78,11 @@ class Attack(ABC):
         hashes = np.array(images.hashes)
         order = np.argsort(hashes, kind="stable")
         rows = []
-        with tqdm(
-            total=len(order), desc=f"{self.name} x {encoder.name}", unit="image", leave=False, disable=not progress
-        ) as bar:
+        with bar(total=len(order), desc=f"{self.name} x {encoder.name}", unit="image", shown=progress) as done:
             for start in range(0, len(order), SHARD):
                 shard = order[start : start + SHARD]
                 rows.append(self._shard(encoder, images, shard, hashes[shard].tolist(), seed))
-                bar.update(len(shard))
+                done.update(len(shard))
         measured = np.empty((len(order), rows[0].shape[1]), np.float32)
         measured[order] = np.concatenate(rows)
         return self.select(measured)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from partcrop_lab.attacks import Attack
 from partcrop_lab.audit import verdict as verdicts
@@ -20,6 +19,7 @@ from partcrop_lab.audit.stats import combine_seeds, fold_auc_and_error, holm, in
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import MembershipSplit
+from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_json
 
 
@@ -85,7 +85,7 @@ def compare(
     _check_different("attacks", [one.label for one in attacks])
     jobs = [(encoder, attack, seed) for encoder in encoders for attack in attacks for seed in range(seeds)]
     results = {}
-    for encoder, attack, seed in tqdm(jobs, desc="audits", unit="audit", leave=False, disable=not progress):
+    for encoder, attack, seed in bar(jobs, "audits", unit="audit", shown=progress):
         result = kept_audit(encoder, split or encoder.split, attack, progress, folds=folds, seed=seed, permutations=0)
         results[encoder.name, attack.label, seed] = result
     rows, pairs = [], []

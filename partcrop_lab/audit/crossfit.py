@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import StratifiedKFold
-from tqdm.auto import tqdm
 
 from partcrop_lab.attacks.attackers import log_odds, make_attacker
 from partcrop_lab.errors import BadInput
+from partcrop_lab.progress import bar
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def permuted_scores(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Cross-fit `count` times with labels permuted within each fold: pairs of scores (n,) and permuted labels (n,)."""
     rng, pairs = np.random.default_rng(seed), []
-    for r in tqdm(range(count), desc="permuted labels", leave=False, disable=not progress or count < 2):
+    for r in bar(range(count), "permuted labels", shown=progress and count > 1):
         permuted = member.copy()
         for k in np.unique(fold):
             permuted[fold == k] = rng.permutation(member[fold == k])

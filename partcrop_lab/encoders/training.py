@@ -18,7 +18,6 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from partcrop_lab import store
 from partcrop_lab.devices import default_device, generator, resolve_precision, seed_of
@@ -28,6 +27,7 @@ from partcrop_lab.encoders.encoder import Encoder
 from partcrop_lab.encoders.recipes import Objective, Recipe, make_recipe
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, MembershipSplit
+from partcrop_lab.progress import bar
 
 HELD_BYTES = 2**30
 """Sets up to this size are held on the device as one tensor; larger ones are read from disk batch by batch."""
@@ -140,14 +140,13 @@ class _Run:
 
     def train(self, checkpoint_every: int, progress: bool, after_epoch: Callable[[], None]) -> None:
         """All epochs that are still to do, with states and log on the way."""
-        bar = tqdm(total=self.recipe.epochs, initial=len(self.log), desc=f"pretrain {self.recipe.name}", unit="epoch",
-                   leave=False, disable=not progress)  # fmt: skip
-        with bar, torch.random.fork_rng(devices=[]):
+        how = {"total": self.recipe.epochs, "initial": len(self.log), "unit": "epoch", "shown": progress}
+        with bar(desc=f"pretrain {self.recipe.name}", **how) as done, torch.random.fork_rng(devices=[]):
             while len(self.log) < self.recipe.epochs:
                 self._epoch()
                 after_epoch()  # before the state, so that a run killed in between does it again
-                bar.update()
-                bar.set_postfix(loss=f"{self.log[-1]['loss']:.4f}", refresh=False)
+                done.update()
+                done.set_postfix(loss=f"{self.log[-1]['loss']:.4f}", refresh=False)
                 if self.out and (len(self.log) % checkpoint_every == 0 or len(self.log) == self.recipe.epochs):
                     self._save()
 

@@ -68,7 +68,7 @@ ZOO: dict[str, ZooEntry] = {
     "dino": ZooEntry(
         "dino", 200, {"epochs": 400, "batch_size": 50, "local_crops": 2, "local_scale": (0.2, 0.6), **WEAK_VIEWS}
     ),
-    "mocov3": ZooEntry("mocov3", 200, {"epochs": 300, "batch_size": 100, **WEAK_VIEWS}),
+    "mocov3": ZooEntry("mocov3", 200, {"epochs": 120, "batch_size": 100, **WEAK_VIEWS}),
 }
 
 

@@ -28,10 +28,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from partcrop_lab import store
 from partcrop_lab.images.imageset import ImageSet
+from partcrop_lab.progress import bar
 
 SIDE, MARGIN = 24, 4
 LUMA = (0.299, 0.587, 0.114)
@@ -74,7 +74,7 @@ def near_pairs(images: ImageSet) -> np.ndarray:
     thumbnails = torch.cat([_thumbnails(batch) for batch in images.batches()] or [torch.empty(0, SIDE, SIDE)])
     layout = _layout(thumbnails)
     found = [np.empty((0, 2), np.int64)]
-    for start in tqdm(range(0, len(images), CHUNK), desc="duplicates", leave=False, delay=1):
+    for start in bar(range(0, len(images), CHUNK), "duplicates", delay=1):
         block = thumbnails[start : start + CHUNK]
         for rows in (block, block.flip(-1)):
             i, j = (_layout(rows) @ layout[start:].T > COARSE_ABOVE).nonzero(as_tuple=True)

@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from partcrop_lab import store
 from partcrop_lab.devices import generator
@@ -19,6 +18,7 @@ from partcrop_lab.errors import BadInput
 from partcrop_lab.images.decode import Encoded, decode, side_if_square
 from partcrop_lab.images.imageset import ImageSet
 from partcrop_lab.images.pixels import Pixels
+from partcrop_lab.progress import bar
 
 MEMORY_LIMIT = 256 * 2**20
 """Sets with more bytes of pixels than this are kept in the cache on disk and read batch by batch."""
@@ -79,7 +79,7 @@ def image_set(listing: Listing, rows: np.ndarray, size: int | None, on_error: st
             written where the set is large.
     """
     ascending = np.sort(rows)
-    size = size or _shared_side(tqdm(listing.read(ascending), "sizes", len(rows), leave=False, delay=2)) or 64
+    size = size or _shared_side(bar(listing.read(ascending), "sizes", total=len(rows), delay=2)) or 64
     if len(rows) * 3 * size**2 <= MEMORY_LIMIT:
         pixels, skipped = _decode_to_memory(listing, ascending, size, on_error)
     else:
@@ -122,11 +122,13 @@ def _decoded(listing: Listing, rows: np.ndarray, size: int) -> Iterator[tuple[in
             return row, error
 
     jobs = zip(rows.tolist(), listing.read(rows), strict=True)
-    bar = tqdm(total=len(rows), desc=f"decoding {listing.where}", unit="image", leave=False, delay=1)
-    with bar, ThreadPoolExecutor() as pool:
+    with (
+        bar(total=len(rows), desc=f"decoding {listing.where}", unit="image", delay=1) as done,
+        ThreadPoolExecutor() as pool,
+    ):
         while chunk := list(itertools.islice(jobs, CHUNK)):
             yield from pool.map(attempt, chunk)
-            bar.update(len(chunk))
+            done.update(len(chunk))
 
 
 Skipped = list[tuple[int, str]]

@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from partcrop_lab.images.partshapes_objects import OBJECTS, Draw, Stroke, hsv
 from partcrop_lab.images.shapes import Array, Shape, capsule, ellipse, polygon, turn, wave
 from partcrop_lab.images.textures import TEXTURES, step
+from partcrop_lab.progress import bar
 
 Box = tuple[int, int, int, int]
 Pattern = Callable[[Array, Array], Array]
@@ -314,7 +314,7 @@ def partshapes(n: int, size: int = 64, seed: int = 0, background_correlation: fl
     _check(seed, n, size, background_correlation)
     images, labels = np.empty((n, 3, size, size), np.uint8), np.empty(n, np.int64)
     parts, objects, backgrounds = [], [], []
-    for i in tqdm(range(n), "partshapes", leave=False, delay=2):
+    for i in bar(range(n), "partshapes", delay=2):
         drawing = draw(seed, i, size, background_correlation)
         images[i], labels[i] = drawing.image.transpose(2, 0, 1), drawing.label
         parts.append(drawing.parts)

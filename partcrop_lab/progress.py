@@ -1,0 +1,34 @@
+"""Progress bars: how they look, and whether they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from tqdm.auto import tqdm
+
+_hidden = ContextVar("hidden", default=False)
+
+
+def bar(iterable: Iterable | None = None, desc: str = "", *, shown: bool = True, **how: Any) -> tqdm:
+    """A tqdm bar that leaves nothing behind when it is done, in terminals and notebooks.
+
+    Args:
+        iterable: what to go through; None for a bar that is updated by hand.
+        desc: what is being done.
+        shown: whether to show it, where `no_bars` does not hide all.
+        how: further keywords of tqdm: total=, unit=, delay= in seconds, ...
+    """
+    return tqdm(iterable, desc=desc, leave=False, disable=_hidden.get() or not shown, **how)
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Hide all bars within, also those of functions that have no `progress` argument."""
+    before = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(before)

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_documented_make_commands_exist(name):
 
 def resolved(line):
     """The command that a line calls, and the rest of its words."""
-    command, words = typer.main.get_command(app), line.replace("\\", "/").split()[1:]
+    command, words = typer.main.get_command(app), shlex.split(line.replace("\\", "/"))[1:]
     while words and hasattr(command, "commands"):
         command = command.commands[words.pop(0)]
     return command, words

@@ -110,7 +110,7 @@ def test_documented_command_lines_are_understood(name):
     for line in mentions(name):
         if line.startswith("partcrop-lab ") and "|" not in line:
             command, words = resolved(line)
-            options = {option for parameter in command.params for option in parameter.opts}
+            options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
             assert {word for word in words if word.startswith("--")} <= options, line
 
 

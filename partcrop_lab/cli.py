@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 FAULT, BAD, EXCEEDED, CONFOUNDED, INTERRUPTED = 1, 2, 3, 4, 130
 DEBUG_VARIABLE = "PARTCROP_LAB_DEBUG"
-SHARED = ("base", "masked", "siamese")
-RECIPE_NAMES = sorted({path.stem for path in Path(__file__).parent.glob("encoders/recipes/[a-z]*.py")} - set(SHARED))
+RECIPE_FILES = {path.stem for path in Path(__file__).parent.glob("encoders/recipes/[a-z]*.py")}
+RECIPE_NAMES = sorted(RECIPE_FILES - {"base", "masked", "siamese"})
 """The names in `RECIPES`, which are those of their files: known without importing torch, for a help that is quick."""
 
 app = typer.Typer(

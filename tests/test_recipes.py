@@ -9,6 +9,7 @@ from lightly.loss import DINOLoss
 from lightly.models.modules.center import Center
 from lightly.models.modules.memory_bank import MemoryBankModule
 from small_recipes import SMALL, losses, settings
+from timm.layers import DropPath
 
 from partcrop_lab.encoders import RECIPES, load_encoder, pretrain, training
 from partcrop_lab.encoders.backbone import Architecture, timm_tokens
@@ -124,6 +125,15 @@ def test_the_teacher_follows_and_gets_no_gradient(recipe, batch):
         fast += 1
     objective.after_step(progress=0.0)
     torch.testing.assert_close(fast - slow, torch.full_like(fast, 0.75))
+
+
+def test_the_student_drops_paths_and_the_teacher_none():
+    objective = small("dino", drop_path_rate=0.5)
+    student, teacher = (
+        [each for each in model.modules() if isinstance(each, DropPath)]
+        for model in (objective.student, objective.teacher)
+    )
+    assert student and not teacher
 
 
 @pytest.mark.parametrize("recipe", PROJECTED)

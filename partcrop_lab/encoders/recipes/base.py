@@ -58,7 +58,7 @@ class Objective(nn.Module, ABC):
             images: (B, 3, S, S) uint8.
             generator: on the CPU; decides views and masks.
             progress: share of the training done, in [0, 1).
-            labels: (B,) int64 class numbers, None where the images have none; self-supervised objectives ignore them.
+            labels: (B,) int64 class numbers, -1 where unknown, None where all are; self-supervision ignores them.
         """
 
     def after_step(self, progress: float) -> None:

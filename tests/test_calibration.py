@@ -39,7 +39,8 @@ def test_a_planted_signal_is_found():
 def test_the_committed_table_keeps_its_promises():
     rows = pd.read_csv(ROOT / "benchmarks" / "calibration.csv")
     nulls, others = (rows[(rows.scenario == calibration.NULL) == null] for null in (True, False))
-    assert len(nulls) >= 60 and not rows.duplicated(["scenario", "rep"]).any()
-    assert (nulls.outcome == "Evidence of leakage").mean() <= 0.09 and (nulls.outcome == "Confounded").mean() <= 0.03
+    assert len(nulls) == 200 and not rows.duplicated(["scenario", "rep"]).any()
+    assert (nulls.outcome == "Evidence of leakage").sum() <= 18 and (nulls.outcome == "Confounded").sum() <= 6
+    assert set(others.scenario) == set(calibration.EXPECTED)
     for scenario, audits in others.groupby("scenario"):
-        assert (audits.outcome == calibration.EXPECTED[scenario]).mean() >= 0.9
+        assert len(audits) == 20 and (audits.outcome == calibration.EXPECTED[scenario]).mean() >= 0.9

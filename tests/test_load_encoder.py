@@ -102,6 +102,7 @@ def test_a_vit_is_found_in_the_layouts_of_the_field(layout, named, weights, enco
     assert loaded.card["checkpoint"] == {"file": "released.pth", "branch": branch, "passed_over": beside}
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say mean=")
 @pytest.mark.parametrize(("layout", "branch"), [("dino", "student"), ("moco v3", "momentum")])
 def test_the_other_branch_is_loaded_where_it_is_asked_for(layout, branch, weights, encoder, tmp_path):
     torch.save(VIT_LAYOUTS[layout](weights), tmp_path / "released.pth")

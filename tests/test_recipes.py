@@ -260,6 +260,7 @@ def test_ibot_masks_the_students_large_crops_and_nothing_of_the_teacher(batch):
     assert masks.flatten(1).any(1).sum() == 12  # half of the crops
 
 
+@torch.no_grad()
 def test_ibot_patch_loss_is_that_of_the_masked_patches_alone(batch):
     objective = small("ibot", local_crops=0)
     masks = objective.draw_masks(24, seeded(5))

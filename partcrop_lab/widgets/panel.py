@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 import ipywidgets as widgets
+from IPython import get_ipython
 
 ERROR_CLASS = "partcrop-error"
 """The CSS class of the error line, by which tests find it in a saved notebook."""
@@ -102,7 +103,8 @@ class Panel(widgets.VBox):
                 self.picture.value, self.words.value, self.error.value = drawing.png, drawing.html, ""
             except Exception as error:  # whatever it is, the reader of the notebook must see it
                 self.error.value = _error_line(error)
-        self.bars.clear_output()  # a finished bar is closed, and a notebook saved with it shows an error in its place
+        if get_ipython() is not None:  # a finished bar is closed: a notebook saved with it shows an error in its place
+            self.bars.clear_output()
         self._busy(False)
         self.status.value = f"<small>{time.perf_counter() - start:.2f} s</small>"
 

@@ -239,14 +239,13 @@ def audit(
     _check_writable(out, html)
     settings = _named(crops=crops, scale=scale, kind=kind, pooling=pooling, measure_by=measure)
     chosen = _attack(attack, settings)
-    attacker = attacker or chosen.attacker
-    pl.attacks.make_attacker(attacker)  # a wrong name is said before long work
+    pl.attacks.make_attacker(attacker or chosen.attacker)  # a wrong name is said before long work
     described = _named(model=model, branch=branch, image_size=image_size, patch_size=patch_size, depth=depth)
     described |= _named(mean=mean, std=std)
     target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))
     audited = sides.load(target.image_size) if sides.given else target.split
     if not quiet:
-        _print_plan(target, audited, chosen, attacker, folds, repeats, permutations)
+        _print_plan(target, audited, chosen, attacker or chosen.attacker, folds, repeats, permutations)
     how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared}
     result = pl.audit(target, audited, chosen, attacker, folds, seed, **how)
     if out:

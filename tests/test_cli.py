@@ -267,3 +267,15 @@ def test_figures_are_named_as_they_are_drawn(monkeypatch, capsys):
     monkeypatch.setattr(figures, "make_figures", lambda out, only: [out / f"{name}.png" for name in only])
     assert main(["figures", "--out", "there", "--only", "roc,trap"]) == 0
     assert capsys.readouterr().out.split() == ["there/roc.png", "there/trap.png"]
+
+
+def test_without_an_attacker_named_each_attack_brings_its_own_and_the_pixel_control_keeps_its(shell, tiny, monkeypatch):
+    seen = {}
+
+    def spy(encoder, split, attack, attacker, *_, **__):
+        seen["attacker"] = attacker
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pl, "audit", spy)
+    sets = ("--images", "partshapes", "--members", 20, "--quiet")
+    assert shell("audit", *tiny, *sets, "--attack", "norms")[0] == 130 and seen == {"attacker": None}

@@ -59,5 +59,5 @@ class Alignment(Attack):
 
     def _distance(self, encoder: Encoder, images: Tensor, hashes: Sequence[str], seed: int) -> Tensor:
         views = view_vectors(encoder, images, hashes, self.views, seed, self.pooling)
-        image = encoder.vectors(images, self.pooling).float()[:, None]
+        image = encoder.vectors(images, self.pooling)[:, None]
         return (normalize(image, dim=-1) - normalize(views, dim=-1)).norm(dim=-1).mean(1, keepdim=True).to("cpu")

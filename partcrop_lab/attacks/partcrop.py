@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from partcrop_lab.attacks.base import Attack, register
-from partcrop_lab.parts.crops import PartCrops, cut_parts, part_boxes
+from partcrop_lab.parts.crops import PartCrops, part_boxes, query_parts
 from partcrop_lab.parts.features import part_energies, select_kind
 from partcrop_lab.parts.responses import gaussian_target
 
@@ -61,13 +61,10 @@ class PartCrop(Attack):
         energies = []
         for start in range(0, len(images), at_once):
             some = slice(start, start + at_once)
-            vectors = self._part_vectors(encoder, images[some], PartCrops(crops.boxes[some], crops.flip[some]))
+            few = PartCrops(crops.boxes[some], crops.flip[some])
+            vectors = query_parts(encoder, images[some], few, self.part_size, self.pooling)
             energies.append(part_energies(maps[some], vectors, target, measure=self.measure_by).flatten(1))
         return torch.cat(energies)
-
-    def _part_vectors(self, encoder: Encoder, images: Tensor, crops: PartCrops) -> Tensor:
-        parts = cut_parts(images.to(encoder.device), crops, self.part_size or encoder.part_size)
-        return encoder.vectors(parts.flatten(0, 1), self.pooling).unflatten(0, crops.flip.shape)
 
     def select(self, measured: np.ndarray) -> np.ndarray:
         """The energies of the kind asked for."""

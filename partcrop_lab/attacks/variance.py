@@ -10,7 +10,7 @@ from torch import Tensor
 
 from partcrop_lab.attacks.base import Attack, register
 from partcrop_lab.attacks.views import view_vectors
-from partcrop_lab.parts.crops import cut_parts, part_boxes
+from partcrop_lab.parts.crops import part_boxes, query_parts
 
 if TYPE_CHECKING:
     from partcrop_lab.encoders import Encoder
@@ -54,6 +54,5 @@ class Variance(Attack):
             vectors = view_vectors(encoder, images, hashes, self.count, seed, self.pooling)
         else:
             crops = part_boxes(hashes, self.count, images.shape[-1], seed=seed)
-            parts = cut_parts(images.to(encoder.device), crops, encoder.part_size)
-            vectors = encoder.vectors(parts.flatten(0, 1), self.pooling).unflatten(0, crops.flip.shape).float()
+            vectors = query_parts(encoder, images, crops, pooling=self.pooling)
         return vectors.var(1).sort(-1, descending=True).values

@@ -33,4 +33,4 @@ def view_vectors(
         VIEWS(image[None], generator("views", seed, name), encoder.image_size, count)[0]
         for image, name in zip(images, hashes, strict=True)
     ]
-    return encoder.vectors(torch.cat(drawn), pooling).unflatten(0, (len(images), count)).float()
+    return encoder.vectors(torch.cat(drawn), pooling).unflatten(0, (len(images), count))

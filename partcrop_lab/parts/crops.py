@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from partcrop_lab.devices import generator
 from partcrop_lab.images.resample import crop_resize, random_boxes
+
+if TYPE_CHECKING:
+    from partcrop_lab.encoders import Encoder
 
 
 @dataclass(frozen=True)
@@ -57,3 +61,11 @@ def part_boxes(
 def cut_parts(images: Tensor, crops: PartCrops, part_size: int) -> Tensor:
     """The parts of images (B, 3, S, S), resized to (B, N, 3, part_size, part_size) float32 in about [0, 1]."""
     return crop_resize(images, crops.boxes, part_size, crops.flip)
+
+
+def query_parts(
+    encoder: Encoder, images: Tensor, crops: PartCrops, part_size: int | None = None, pooling: str | None = None
+) -> Tensor:
+    """Vectors (B, N, D) float32 of the parts of images (B, 3, S, S), at the encoder's own size and pooling where None."""
+    parts = cut_parts(images.to(encoder.device), crops, part_size or encoder.part_size)
+    return encoder.vectors(parts.flatten(0, 1), pooling).unflatten(0, crops.flip.shape)

@@ -66,6 +66,6 @@ def cut_parts(images: Tensor, crops: PartCrops, part_size: int) -> Tensor:
 def query_parts(
     encoder: Encoder, images: Tensor, crops: PartCrops, part_size: int | None = None, pooling: str | None = None
 ) -> Tensor:
-    """Vectors (B, N, D) float32 of the parts of images (B, 3, S, S), at the encoder's own size and pooling where None."""
+    """Vectors (B, N, D) float32 of the parts of images (B, 3, S, S), at the encoder's own size and pooling if None."""
     parts = cut_parts(images.to(encoder.device), crops, part_size or encoder.part_size)
     return encoder.vectors(parts.flatten(0, 1), pooling).unflatten(0, crops.flip.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -35,6 +36,7 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.recipe = recipe
         self.image_size = image_size
+        self.view_side = recipe.side(image_size, recipe.view_size)
         for name, values in (("mean", recipe.mean), ("std", recipe.std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
@@ -72,9 +74,9 @@ class Objective(nn.Module, ABC):
         count: int = 1,
         augmentation: Augmentation | None = None,
     ) -> Tensor:
-        """Normalised views (B, count, 3, size, size), by the recipe's augmentation where none is given."""
+        """Normalised views (B, count, 3, size, size), of the recipe's size and augmentation where none is given."""
         with full_precision(images):
-            views = (augmentation or self.recipe.augmentation)(images, generator, size, count)
+            views = (augmentation or self.recipe.augmentation)(images, generator, size or self.view_side, count)
             return (views - self.mean) / self.std
 
     def crops(self, images: Tensor, generator: Generator, count: int = 2, **how: Any) -> Tensor:
@@ -95,6 +97,8 @@ class Recipe(ABC):
         weight_decay: of matrices; vectors have none.
         clip: largest norm of the gradient.
         mean, std: normalisation per RGB channel; public constants, never measured on the members.
+        view_size: side of the views as a share of the image's, within (0, 1], rounded up to a multiple of the patch. At
+            0.5 a step of a ViT costs a quarter; its position embeddings are interpolated, as for parts.
         crop_scale, flip, jitter, brightness, contrast, saturation, hue, grey, blur, solarise: see `Augmentation`.
     """
 
@@ -110,6 +114,7 @@ class Recipe(ABC):
     clip: float = 3.0
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    view_size: float = 1.0
     crop_scale: tuple[float, float] | None = (0.2, 1.0)
     flip: float = 0.5
     jitter: float = 0.8
@@ -124,6 +129,18 @@ class Recipe(ABC):
     def architecture(self, image_size: int) -> Architecture:
         """The backbone for images of this side."""
         return Architecture(self.model, image_size, dict(self.model_options))
+
+    def side(self, image_size: int, share: float) -> int:
+        """This share of an image's side, in pixels: whole patches, or multiples of 8 px where the model has none.
+
+        Raises:
+            ValueError: a share outside (0, 1].
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"a view's side is to be {share:g} of the image's; it must be above 0 and at most 1")
+        named = re.search(r"patch(\d+)", self.model)
+        step = self.model_options.get("patch_size") or (int(named[1]) if named else 8)
+        return min(image_size, math.ceil(image_size * share / step) * step)
 
     @property
     def augmentation(self) -> Augmentation:

@@ -45,7 +45,7 @@ class IBOTObjective(DINOObjective):
     def __init__(self, recipe: IBOT, image_size: int, seed: int) -> None:
         super().__init__(recipe, image_size, seed)
         vit = checked_vit(recipe, self.student)
-        self.side = image_size // vit.patch_embed.patch_size[0]
+        self.side = self.view_side // vit.patch_embed.patch_size[0]
         self.mask_token = nn.Parameter(torch.zeros(1, 1, vit.embed_dim))
         self.patch_criterion = IBOTPatchLoss(recipe.prototypes, recipe.teacher_temperature, recipe.student_temperature)
 

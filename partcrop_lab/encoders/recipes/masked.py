@@ -43,7 +43,7 @@ class MaskedObjective(Objective):
         super().__init__(recipe, image_size)
         vit = checked_vit(recipe, recipe.architecture(image_size).build(seed))
         self.patch = vit.patch_embed.patch_size[0]
-        self.positions = (image_size // self.patch) ** 2
+        self.positions = (self.view_side // self.patch) ** 2
         self.encoder = MaskedVisionTransformerTIMM(vit=vit)
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -116,8 +115,7 @@ class MultiCrop(Recipe):
         """What a network makes of the small crops of one step: a tensor (B, ...) for each of them."""
         if not self.local_crops:
             return []
-        step = self.model_options.get("patch_size", 8)
-        size = math.ceil(objective.image_size * self.local_size / step) * step
+        size = self.side(objective.image_size, self.local_size)
         augmentation = replace(self.augmentation, crop_scale=self.local_scale)
         crops = objective.crops(images, generator, self.local_crops, size=size, augmentation=augmentation)
         return list(network(crops).chunk(self.local_crops))

@@ -1,0 +1,127 @@
+"""What makes an encoder remember? Recipes, sizes, epochs, augmentation and capacity, each trained and attacked.
+
+``python benchmarks/memory.py --jobs 2`` trains the runs of `RUNS` that benchmarks/memory.csv does not hold yet, on
+`partshapes` images that no encoder of the zoo has seen, attacks each with the attacks of `ATTACKS` under the matched
+protocol, and adds one row per encoder and attack. It resumes where it was stopped. Settings for the zoo are chosen
+here and reported there, on other images and seeds (METHODS 3.10).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import joblib
+import pandas as pd
+import torch
+import typer
+from tqdm.auto import tqdm
+
+import partcrop_lab as pl
+from partcrop_lab.encoders.training import kept_path
+from partcrop_lab.encoders.utility import knn, linear_probe
+from partcrop_lab.store import atomic, cache_dir, digest
+
+CSV = Path(__file__).with_suffix(".csv")
+SIZE = 64
+NONMEMBERS = 300
+POOL_SEED, PROBE_SEED = 1000, 1001
+ATTACKS = {
+    "partcrop": pl.attacks.PartCrop(crops=48),
+    "partcrop mean": pl.attacks.PartCrop(crops=48, pooling="mean"),
+    "encodermi": pl.attacks.EncoderMI(),
+    "encodermi mean": pl.attacks.EncoderMI(pooling="mean"),
+    "alignment": pl.attacks.Alignment(),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One encoder to train, and the epochs at which it is attacked.
+
+    Attributes:
+        recipe: its name.
+        members: images trained on, N.
+        epochs: all at which it is attacked; the last is how long it is trained. The others are mid-schedule.
+        settings: of the recipe, where they are not its defaults.
+        seed: of the split and of the training.
+    """
+
+    recipe: str
+    members: int
+    epochs: tuple[int, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells it from other runs in the table."""
+        return self.recipe, self.members, self.epochs[-1], json.dumps(self.settings), self.seed
+
+
+SMALL_VIEWS = {"view_size": 0.5}
+WEAK = {"crop_scale": (0.6, 1.0), "jitter": 0.0, "grey": 0.0}
+NO_VIEWS = {"crop_scale": None, "flip": 0.0}
+
+RUNS = [
+    Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 300}),
+    Run("dino", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 100, "local_crops": 2, "local_size": 0.25}),
+    Run("vicreg", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 100}),
+    Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | WEAK | {"batch_size": 300}),
+]
+
+
+def attacked(run: Run) -> list[dict[str, Any]]:
+    """Train an encoder and attack it: one row per epoch and attack."""
+    torch.set_num_threads(1)
+    pool = pl.load_images("partshapes", n=run.members + NONMEMBERS + 100, size=SIZE, seed=POOL_SEED + run.seed)
+    split = pl.member_split(pool, members=run.members, nonmembers=NONMEMBERS, seed=run.seed)
+    out = cache_dir() / "memory" / digest(*run.key)[:16]
+    last, early = run.epochs[-1], run.epochs[:-1]
+    how = {"keep": early, "progress": False, "checkpoint_every": max(1, last // 10)}
+    final = pl.pretrain(run.recipe, split, last, run.seed, out, **how, **run.settings)
+    probe = pl.load_images("partshapes", n=1000, size=SIZE, seed=PROBE_SEED)
+    halves = probe.subset(slice(0, 500)), probe.subset(slice(500, None))
+    rows = []
+    for encoder in [*(pl.load_encoder(kept_path(out, epoch)) for epoch in early), final]:
+        good = {"linear_probe": linear_probe(encoder, *halves), "knn": knn(encoder, *halves)}
+        for name, attack in ATTACKS.items():
+            result = pl.audit(encoder, split, attack, seed=run.seed, controls=False, progress=False)
+            auc = result.metrics.loc["auc"]
+            rows.append(
+                {
+                    **dict(zip(("recipe", "N", "planned", "settings", "seed"), run.key, strict=True)),
+                    "T": encoder.card["T"],
+                    **good,
+                    "attack": name,
+                    "queries": attack.queries,
+                    **auc[["value", "low", "high"]].rename({"value": "auc"}).round(4).to_dict(),
+                    "p_value": result.p_value,
+                    "nonmembers": NONMEMBERS,
+                    "minutes": encoder.card["minutes"],
+                }
+            )
+    return rows
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="CSV of all runs; finished ones are not run again.")] = CSV,
+    jobs: Annotated[int, typer.Option(help="Runs at a time, on one thread each.")] = 1,
+    first: Annotated[int, typer.Option(help="Stop after so many runs.")] = len(RUNS),
+) -> None:
+    rows = pd.read_csv(out).to_dict("records") if out.exists() else []
+    done = {tuple(row[name] for name in ("recipe", "N", "planned", "settings", "seed")) for row in rows}
+    wanted = [run for run in RUNS if run.key not in done][:first]
+    work = joblib.Parallel(jobs, return_as="generator_unordered")(joblib.delayed(attacked)(run) for run in wanted)
+    for found in tqdm(work, desc="runs", total=len(wanted)):
+        rows += found
+        with atomic(out) as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False)
+    best = pd.DataFrame(rows).sort_values("auc").groupby(["recipe", "N", "T", "settings", "seed"]).tail(1)
+    print(best.sort_values(["recipe", "auc"])[["recipe", "N", "T", "settings", "attack", "auc", "low", "linear_probe"]].to_string())
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -68,8 +68,9 @@ NO_VIEWS = {"crop_scale": None, "flip": 0.0}
 RUNS = [
     Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 300}),
     Run("dino", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 100, "local_crops": 2, "local_size": 0.25}),
+    Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | WEAK | {"batch_size": 60}),
     Run("vicreg", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 100}),
-    Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | WEAK | {"batch_size": 300}),
+    Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 60}),
 ]
 
 

@@ -569,19 +569,22 @@ def _zoo_row(name: str, about: dict[str, Any], path: Path) -> tuple[str, ...]:
 @zoo_app.command("verify")
 def zoo_verify(
     names: Annotated[list[str] | None, typer.Argument(help="Encoders of the zoo; all where omitted.")] = None,
-    audit: Annotated[bool, Option("--audit", help="Run the audits of the cards again too: minutes each.")] = False,
+    audits: Annotated[int, Option(min=0, help="How many of the cards' audits to run again: a minute each.")] = 3,
     quiet: Quiet = False,
 ) -> None:
-    """Are the encoders of the zoo what their cards say? Exit status 2 where one is not."""
+    """Are the encoders of the zoo what their cards say? Exit status 2 where one is not.
+
+    The weights, the split and the features of all are looked at, and the audits of the first few are run again.
+    """
     from partcrop_lab.encoders.zoo import CHECKS, verify_zoo, zoo_dir, zoo_names
 
     names = [name.removeprefix("zoo:") for name in names or zoo_names()]
     if not names:
         raise BadInput(f"{zoo_dir()} holds no encoders to verify; train one with partcrop-lab zoo train NAME")
-    columns, rows, troubles = [*CHECKS, "audit"] if audit else [*CHECKS], [], []
-    for name in names:
+    columns, rows, troubles = [*CHECKS, "audit"] if audits else [*CHECKS], [], []
+    for number, name in enumerate(names):
         found = verify_zoo(name)
-        if audit and not any(found.values()):
+        if number < audits and not any(found.values()):
             found["audit"] = _audit_again(name)
         words = {check: "ok" if trouble is None else "FAILED" for check, trouble in found.items()}
         rows.append((f"zoo:{name}", *(words.get(column, "-") for column in columns)))
@@ -616,18 +619,27 @@ def zoo_card(name: Annotated[str, typer.Argument(help="An encoder of the zoo.")]
 
 @zoo_app.command("train")
 def zoo_train(
-    name: Annotated[str, typer.Argument(help="An encoder of the zoo.")],
+    names: Annotated[list[str], typer.Argument(help="Entries of the zoo, or all.")],
     out: Annotated[Path | None, Option(help="Folder to write to instead of the zoo's own.")] = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Train one encoder of the zoo again, by the recipe, images and seeds on its card, and audit it."""
-    import partcrop_lab as pl
-    from partcrop_lab.encoders.zoo import train_zoo, update_card
+    """Train encoders of the zoo again, by the recipe, images and seeds of their entries, and audit them."""
+    from partcrop_lab.encoders.zoo import ZOO, train_zoo
 
-    for path in train_zoo(name, out=out):
-        encoder = pl.load_encoder(path, name=f"zoo:{path.stem}")
-        result = pl.audit(encoder, encoder.split)
-        update_card(path, audit=result.summary())
-        print(f"{path}\n{result.verdict}")
+    for name in ZOO if names == ["all"] else names:
+        for path in train_zoo(name, out=out):
+            print(f"{path}\n{_audit_card(path, ZOO[name].attack)}", flush=True)
+
+
+def _audit_card(path: Path, attack: str) -> str:
+    """Audit an encoder by the attack that was chosen for it, write that on its card and return the verdict."""
+    import partcrop_lab as pl
+    from partcrop_lab.encoders.zoo import update_card
+
+    encoder = pl.load_encoder(path, name=f"zoo:{path.stem}")
+    result = pl.audit(encoder, encoder.split, _attack_of(attack))
+    update_card(path, audit=result.summary())
+    return result.verdict
 
 
 @cache_app.command("size")

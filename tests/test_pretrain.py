@@ -198,7 +198,7 @@ def test_large_sets_are_read_batch_by_batch_with_the_same_losses(images, tmp_pat
 def test_a_zoo_entry_trains_with_weights_card_and_split(tmp_path, monkeypatch):
     pool = {"source": "partshapes", "n": 20, "size": 32, "seed": 0}
     small = {"epochs": 2, "embed_dim": 48, "num_heads": 3}
-    plan = zoo.ZooEntry("mae", 8, small, nonmembers=6, pool=pool, keep=(1,))
+    plan = zoo.ZooEntry("mae", small, members=8, nonmembers=6, pool=pool, keep=(1,))
     monkeypatch.setitem(zoo.ZOO, "tiny", plan)
     monkeypatch.setattr(zoo, "PROBE", {"source": "partshapes", "n": 40, "seed": 9})
     monkeypatch.setenv(zoo.ZOO_VARIABLE, str(tmp_path))

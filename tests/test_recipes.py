@@ -85,6 +85,46 @@ def test_features_do_not_collapse(recipe, images):
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_views_can_be_smaller_than_the_images_that_the_encoder_takes(recipe, images):
+    objective = small(recipe, view_size=0.5)
+    first = getattr(objective.backbone, "patch_embed", None) or objective.backbone.conv1
+    seen = inputs_of(first)
+    objective(images.batch(slice(0, 6)), seeded(), labels=torch.as_tensor(images.labels[:6])).backward()
+    assert {tuple(views.shape[1:]) for views in seen} == {(3, 16, 16)}
+    encoder = pretrain(recipe, images, epochs=1, view_size=0.5, **settings(recipe))
+    assert encoder.feature_map(images.batch(slice(0, 2))).shape[1] == 16
+
+
+def test_a_view_is_a_share_of_the_image_in_whole_patches():
+    recipe = make_recipe("simclr")
+    assert [recipe.side(64, share) for share in (1, 0.5, 0.51, 0.01)] == [64, 32, 40, 8]
+    assert make_recipe("simclr", model="vit_small_patch16_224").side(64, 0.6) == 48
+    assert make_recipe("mocov2").side(36, 1) == 36
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        make_recipe("simclr", view_size=1.5).objective(64, seed=0)
+
+
+@pytest.mark.parametrize("recipe", PROJECTED)
+def test_a_projector_is_kept_and_makes_of_an_image_what_the_loss_saw(recipe, images, tmp_path):
+    encoder = pretrain(recipe, images, epochs=1, out=tmp_path, projector=True, **settings(recipe))
+    loaded = load_encoder(tmp_path / "encoder.safetensors")
+    pixels = images.batch(slice(0, 5))
+    vectors = loaded.vectors(pixels, "cls" if loaded.has_cls else "mean")
+    torch.testing.assert_close(loaded.projections(pixels), loaded.projector(vectors))
+    assert torch.equal(loaded.projections(pixels), encoder.projections(pixels))
+    assert loaded.projections(pixels).shape[1] == {"dino": 64, "ibot": 64}.get(recipe, 32)
+    assert loaded.digest == encoder.digest == pretrain(recipe, images, epochs=1, **settings(recipe)).digest
+
+
+def test_what_has_no_projector_says_so(images):
+    with pytest.raises(ValueError, match="recipe mae has no projector"):
+        pretrain("mae", images, epochs=1, projector=True, **settings("mae"))
+    encoder = pretrain("simclr", images, epochs=1, **settings("simclr"))
+    with pytest.raises(BadInput, match="has no projector; train it with"):
+        encoder.projections(images.batch(slice(0, 2)))
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(recipe, images, tmp_path, monkeypatch):
     how = {"epochs": 3, "checkpoint_every": 1, **settings(recipe)}
     whole = pretrain(recipe, images, out=tmp_path / "whole", **how)

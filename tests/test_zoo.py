@@ -45,7 +45,7 @@ def trained(tmp_path_factory):
     """A zoo of one small entry that keeps one epoch, audited."""
     folder = tmp_path_factory.mktemp("zoo")
     small = {"epochs": 2, "embed_dim": 32, "depth": 1, "num_heads": 2, "decoder_depth": 1}
-    entry = zoo.ZooEntry("mae", 10, small, 10, {"source": "partshapes", "n": 24, "size": 32, "seed": 4}, keep=(1,))
+    entry = zoo.ZooEntry("mae", small, "partcrop", 10, 10, {"size": 32, "seed": 4}, keep=(1,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(zoo.ZOO, "tiny", entry)
         patch.setattr(zoo, "PROBE", {"source": "partshapes", "n": 24, "seed": 9})
@@ -83,7 +83,7 @@ def test_the_list_says_what_each_was_trained_by_and_what_it_leaks(shell, small_z
 
 
 def test_a_whole_zoo_is_verified_with_its_audits(shell, small_zoo):
-    status, out, err = shell("zoo", "verify", "--audit", "--quiet")
+    status, out, err = shell("zoo", "verify", "--quiet")
     assert (status, err) == (0, [])
     found = rows(out)
     assert found["encoder"] == ["weights", "split", "forward", "audit"]
@@ -125,7 +125,7 @@ def no_audit(folder):
 )
 def test_what_is_not_as_on_the_card_is_found_and_named(shell, small_zoo, spoil, found, said):
     spoil(small_zoo)
-    status, out, err = shell("zoo", "verify", "tiny", "zoo:tiny-T1", "--audit", "--quiet")
+    status, out, err = shell("zoo", "verify", "tiny", "zoo:tiny-T1", "--quiet")
     assert (status, len(err)) == (2, 1) and said in err[0]
     assert rows(out)["zoo:tiny"] == found and rows(out)["zoo:tiny-T1"] == ["ok"] * 4
 

@@ -26,6 +26,8 @@ POOLINGS = ("cls", "mean")
 BUDGET = {"cpu": 2**18}
 """Activations (positions x width) forwarded together: what fits the cache of a core."""
 GPU_BUDGET = 2**24
+PROJECTOR = "projector."
+"""What the names of a projector's tensors begin with in a file."""
 
 
 class Encoder:
@@ -49,6 +51,7 @@ class Encoder:
         digest: of a callable, whose inside the cache cannot see; where None its features are never reused.
         untrained: factory(seed) of the same callable with fresh weights, for the random-encoder control.
         micro_batch: images forwarded together; by image side where None.
+        projector: the head (n, D) -> (n, E) between its vectors and the loss it was trained by, see `projections`.
 
     Raises:
         ValueError: an unknown pooling or precision.
@@ -75,6 +78,7 @@ class Encoder:
         digest: str | None = None,
         untrained: Callable[[int], Callable[[Tensor], Any]] | None = None,
         micro_batch: int | None = None,
+        projector: nn.Module | None = None,
     ) -> None:
         self.name = name
         self.image_size = int(image_size)
@@ -89,6 +93,7 @@ class Encoder:
         self._asked_patch, self._asked_digest, self._asked_micro_batch = patch, digest, micro_batch
         if isinstance(model, nn.Module):
             self._model = model.eval().requires_grad_(False)
+        self.projector = None if projector is None else projector.eval().requires_grad_(False).to(self.device)
         self._forward = partial(timm_tokens, self._deployed()) if is_timm else partial(called_tokens, self._model)
         channels = {"dtype": torch.float32, "device": self.device}
         mean, std = (torch.tensor(values, **channels).view(3, 1, 1) for values in (self.mean, self.std))
@@ -153,6 +158,20 @@ class Encoder:
         return self._stream(
             images, lambda fmap, cls: cls if pooling == "cls" else fmap.mean(1, dtype=torch.float32), False
         )
+
+    def projections(self, images: Tensor) -> Tensor:
+        """What the projector makes of the images' vectors, as the loss saw them in training: (B, E) float32.
+
+        Args:
+            images: (B, 3, H, W), as for `vectors`.
+
+        Raises:
+            BadInput: as `tokens`, or an encoder that was saved without its projector.
+        """
+        if self.projector is None:
+            raise BadInput(f"encoder {self.name} has no projector; train it with pretrain(projector=True)")
+        pooled = lambda fmap, cls: fmap.float().mean(1) if cls is None else cls.float()  # noqa: E731
+        return self._stream(images, lambda fmap, cls: self.projector(pooled(fmap, cls)), False)
 
     def _stream(self, images: Tensor, head: Callable[[Tensor, Tensor | None], Tensor], whole: bool) -> Tensor:
         """Forward `images` in micro-batches of a fixed shape and keep what `head` makes of the tokens."""
@@ -315,7 +334,10 @@ class Encoder:
             "std": self.std,
         }
         about |= {"name": self.name, "pooling": self.pooling, "card": self.card}
-        write_weights(path, halved(self._model.state_dict()), {METADATA: json.dumps(about)})
+        state = self._model.state_dict()
+        if self.projector is not None:
+            state |= {PROJECTOR + name: value for name, value in self.projector.state_dict().items()}
+        write_weights(path, halved(state), {METADATA: json.dumps(about)})
 
 
 def _filled(batch: Tensor, size: int) -> Tensor:

@@ -17,9 +17,18 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from partcrop_lab.encoders.backbone import Architecture
-from partcrop_lab.encoders.checkpoint import find_backbone, load_weights, passed_over, read_description, read_weights
-from partcrop_lab.encoders.encoder import Encoder
+from partcrop_lab.encoders.checkpoint import (
+    Found,
+    Weights,
+    find_backbone,
+    load_weights,
+    passed_over,
+    read_description,
+    read_weights,
+)
+from partcrop_lab.encoders.encoder import PROJECTOR, Encoder
 from partcrop_lab.encoders.infer import ANCHORS, infer_model
+from partcrop_lab.encoders.recipes import make_recipe
 from partcrop_lab.errors import BadInput
 
 OURS = ("name", "mean", "std", "pooling", "precision", "device", "card", "patch", "digest", "untrained", "micro_batch")
@@ -136,8 +145,18 @@ def _from_file(path: Path, keywords: dict[str, Any]) -> Encoder:
         raise ValueError(f"{path} describes its own model; it does not take {', '.join(options)}")
     architecture = Architecture(**about["architecture"])
     model = architecture.build()
-    load_weights(model, find_backbone(read_weights(path), path, model.state_dict().keys()), path)
+    weights = read_weights(path)
+    load_weights(model, find_backbone(weights, path, model.state_dict().keys()), path)
+    if any(name.startswith(PROJECTOR) for name in weights):
+        ours["projector"] = _projector(about["card"], model, weights, path)
     return Encoder(model, architecture=architecture, image_size=about["image_size"], **ours)
+
+
+def _projector(card: dict[str, Any], model: nn.Module, weights: Weights, path: Path) -> nn.Module:
+    """The projector that one of our own files holds, built as its recipe builds it."""
+    projector = make_recipe(card["recipe"], **card["settings"]).head(model.num_features)
+    load_weights(projector, Found("", PROJECTOR, weights), path)
+    return projector
 
 
 def _foreign_file(path: Path, keywords: dict[str, Any]) -> Encoder:

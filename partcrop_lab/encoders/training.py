@@ -44,6 +44,7 @@ def pretrain(
     precision: str = "auto",
     progress: bool = True,
     keep: Collection[int] = (),
+    projector: bool = False,
     **overrides: Any,
 ) -> Encoder:
     """Train an encoder on the members of a split, or on a whole image set.
@@ -64,13 +65,15 @@ def pretrain(
         keep: epochs after which the encoder is also written to `out`, as encoder-000100.safetensors, to study early
             stopping. They are mid-schedule: the learning rate still follows the cosine of all `epochs`, so they are not
             what a run of so few epochs would end with. Their card has that epoch as T and the total as "planned".
+        projector: the encoders carry the recipe's projector too, for `Encoder.projections`.
         overrides: settings of the recipe (lr=, crop_scale=, depth=, ...).
 
     Returns:
         The encoder, with its weights as the saved file holds them (matrices in float16).
 
     Raises:
-        ValueError: an unknown recipe or setting, or epochs to keep that the run does not have.
+        ValueError: an unknown recipe or setting, epochs to keep that the run does not have, or a projector asked for
+            of a recipe without one.
         BadInput: an `out` that cannot be written or holds another run, images without labels that need them, or a loss
             or a gradient that is no longer finite, which a lower lr= may cure.
     """
@@ -80,13 +83,15 @@ def pretrain(
     settings = make_recipe(recipe, **overrides).for_images(images)
     run = _Run(settings, images, seed, device, precision, None if out is None else Path(out))
     _check_kept(keep, run)
+    if projector and run.objective.projector is None:
+        raise ValueError(f"recipe {recipe} has no projector; leave projector= out")
 
     def keep_encoder() -> None:
         if len(run.log) in keep:
-            _encoder(run, split, precision).save(kept_path(out, len(run.log)))
+            _encoder(run, split, precision, projector).save(kept_path(out, len(run.log)))
 
     run.train(checkpoint_every or math.ceil(settings.epochs / 20), progress, keep_encoder)
-    encoder = _encoder(run, split, precision)
+    encoder = _encoder(run, split, precision, projector)
     if out is not None:
         encoder.save(Path(out) / "encoder.safetensors")
     return encoder
@@ -239,11 +244,14 @@ def _groups(objective: Objective, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def _encoder(run: _Run, split: MembershipSplit | None, precision: str) -> Encoder:
+def _encoder(run: _Run, split: MembershipSplit | None, precision: str, projector: bool) -> Encoder:
     recipe = run.recipe
     architecture = recipe.architecture(run.images.size)
     model = architecture.build()
     model.load_state_dict(rounded(run.objective.backbone.state_dict()))
+    head = recipe.head(model.num_features) if projector else None
+    if head is not None:
+        head.load_state_dict(rounded(run.objective.projector.state_dict()))
     card = {
         "recipe": recipe.name,
         "settings": asdict(recipe),
@@ -262,7 +270,7 @@ def _encoder(run: _Run, split: MembershipSplit | None, precision: str) -> Encode
         card |= {"split_digest": split.digest, "split": split.record()}
     name = f"{recipe.name} N={len(run.images)} T={len(run.log)} seed={run.seed}"
     how = {"image_size": run.images.size, "mean": recipe.mean, "std": recipe.std, "precision": precision}
-    return Encoder(model, name=name, architecture=architecture, card=card, device=run.device, **how)
+    return Encoder(model, name=name, architecture=architecture, card=card, device=run.device, projector=head, **how)
 
 
 def machine(device: torch.device) -> str:

@@ -26,9 +26,34 @@ def linear_probe(encoder: Encoder, train: ImageSet, test: ImageSet) -> float:
     Raises:
         BadInput: images without labels.
     """
+    return float(probed(encoder, train, test).mean())
+
+
+def probed(encoder: Encoder, train: ImageSet, test: ImageSet) -> np.ndarray:
+    """Which images of `test` the linear probe gets right, (n,) bool.
+
+    Raises:
+        BadInput: images without labels.
+    """
     labels, truth = _labels(train), _labels(test)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    return float(probe.fit(embed(encoder, train).numpy(), labels).score(embed(encoder, test).numpy(), truth))
+    return probe.fit(embed(encoder, train).numpy(), labels).predict(embed(encoder, test).numpy()) == truth
+
+
+def gain(right: np.ndarray, others: np.ndarray) -> tuple[float, float, float]:
+    """How much more often one is right than the other on the same images, with its 95 % interval.
+
+    The normal interval of the mean of paired differences; the images are the sample.
+
+    Args:
+        right, others: (n,) bool, n at least 2.
+
+    >>> gain(np.array([True, True, False, True]), np.array([False, True, False, True]))[0]
+    0.25
+    """
+    difference = right.astype(float) - others
+    mean, half = difference.mean(), 1.96 * difference.std(ddof=1) / len(difference) ** 0.5
+    return float(mean), float(mean - half), float(mean + half)
 
 
 def knn(encoder: Encoder, train: ImageSet, test: ImageSet, neighbours: int = 20, temperature: float = 0.07) -> float:

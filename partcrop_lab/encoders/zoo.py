@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +15,14 @@ from partcrop_lab import store
 from partcrop_lab.encoders.encoder import Encoder
 from partcrop_lab.encoders.load import load_encoder
 from partcrop_lab.encoders.training import kept_path, pretrain
-from partcrop_lab.encoders.utility import knn, linear_probe
+from partcrop_lab.encoders.utility import gain, knn, probed
+from partcrop_lab.encoders.zoo_entries import PROBE, ZOO, ZooEntry
 from partcrop_lab.errors import BadInput
-from partcrop_lab.images import MembershipSplit, load_images, member_split
+from partcrop_lab.images import load_images
 
 ZOO_VARIABLE = "PARTCROP_LAB_ZOO"
-PROBE = {"source": "partshapes", "n": 2000, "seed": 10_000}
-"""Labelled images of which the first half trains the probes of the cards and the second half tests them."""
-
 CHECKS = ("weights", "split", "forward")
 """What `verify_zoo` looks at, in this order."""
-
-
-@dataclass(frozen=True)
-class ZooEntry:
-    """How one encoder of the zoo is made.
-
-    Attributes:
-        recipe: its name.
-        members: images trained on, N.
-        settings: of the recipe, where they are not its defaults; "epochs" is T.
-        nonmembers: images of the same pool that it never sees.
-        pool: keywords of `load_images`.
-        seed: of the split and of the training.
-        keep: epochs whose encoder joins the zoo too, mid-schedule: NAME-T100 beside NAME. (Other sizes N are entries
-            of their own, since their splits differ.)
-    """
-
-    recipe: str
-    members: int
-    settings: dict[str, Any]
-    nonmembers: int = 500
-    pool: dict[str, Any] = field(default_factory=lambda: {"source": "partshapes", "n": 1000, "size": 64, "seed": 0})
-    seed: int = 0
-    keep: tuple[int, ...] = ()
-
-    def split(self) -> MembershipSplit:
-        """Members and non-members, drawn before training."""
-        images = load_images(**self.pool)
-        return member_split(images, members=self.members, nonmembers=self.nonmembers, seed=self.seed)
-
-
-WEAK_VIEWS = {"crop_scale": (0.6, 1.0), "jitter": 0.0, "grey": 0.0}
-"""Augmentation is the strongest lever on memory (METHODS 8): classroom encoders are trained with little of it."""
-NO_VIEWS = {"crop_scale": None, "flip": 0.0}
-WIDER = {"embed_dim": 192, "depth": 6, "num_heads": 3}
-"""2.7 million parameters, which remember far more than the 0.8 million of the classroom's default backbone."""
-
-ZOO: dict[str, ZooEntry] = {
-    "mae": ZooEntry("mae", 200, {"epochs": 1000, "batch_size": 50, "lr": 1e-3, **WIDER, **NO_VIEWS}),
-    "dino": ZooEntry(
-        "dino", 200, {"epochs": 400, "batch_size": 50, "local_crops": 2, "local_scale": (0.2, 0.6), **WEAK_VIEWS}
-    ),
-    "mocov3": ZooEntry("mocov3", 200, {"epochs": 120, "batch_size": 100, **WEAK_VIEWS}),
-}
 
 
 def zoo_dir() -> Path:
@@ -128,7 +81,7 @@ def train_zoo(name: str, out: str | Path | None = None, progress: bool = True) -
     split = entry.split()
     key = store.digest(name, entry.recipe, entry.settings, split.digest, entry.seed, *entry.keep)[:16]
     work = store.cache_dir() / "zoo" / key
-    how = {"seed": entry.seed, "out": work, "progress": progress, "keep": entry.keep}
+    how = {"seed": entry.seed, "out": work, "progress": progress, "keep": entry.keep, "projector": entry.projector}
     encoder = pretrain(entry.recipe, split, **how, **entry.settings)
     kept = {f"{name}-T{epoch}": load_encoder(kept_path(work, epoch)) for epoch in entry.keep}
     return [_publish(one, folder / f"{each}.safetensors", entry) for each, one in (kept | {name: encoder}).items()]
@@ -138,6 +91,8 @@ def _publish(encoder: Encoder, path: Path, entry: ZooEntry) -> Path:
     """Write weights and card."""
     encoder.save(path)
     about = {"name": path.stem, **encoder.card, "pool": entry.pool, "utility": utility(encoder)}
+    if entry.pair:
+        about["pair"] = entry.about_pair()
     about |= {"sha256": _sha256(path), "features": fingerprint(load_encoder(path, precision="fp32")), "audit": None}
     store.write_json(path.with_suffix(".json"), about)
     return path
@@ -189,13 +144,24 @@ def _checked(name: str) -> Iterator[None]:
 
 
 def utility(encoder: Encoder, seed: int = 0) -> dict[str, Any]:
-    """Accuracy of linear probe and kNN, the encoder's and that of its untrained twin, on images it never saw."""
+    """Accuracy of linear probe and kNN, the encoder's and that of its untrained twin, on images it never saw.
+
+    "gain" is that of the linear probe over the twin's, as (value, low, high).
+    """
     images = load_images(**PROBE, size=encoder.image_size)
     train, test = images.subset(slice(0, len(images) // 2)), images.subset(slice(len(images) // 2, None))
-    values = {"images": PROBE, "train": len(train), "test": len(test)}
-    for prefix, one in (("", encoder), ("untrained_", encoder.untrained(seed))):
-        values |= {f"{prefix}linear_probe": linear_probe(one, train, test), f"{prefix}knn": knn(one, train, test)}
-    return values
+    untrained = encoder.untrained(seed)
+    right, others = probed(encoder, train, test), probed(untrained, train, test)
+    return {
+        "images": PROBE,
+        "train": len(train),
+        "test": len(test),
+        "linear_probe": float(right.mean()),
+        "untrained_linear_probe": float(others.mean()),
+        "gain": gain(right, others),
+        "knn": knn(encoder, train, test),
+        "untrained_knn": knn(untrained, train, test),
+    }
 
 
 def update_card(path: str | Path, **fields: Any) -> dict[str, Any]:

@@ -30,10 +30,11 @@ NONMEMBERS = 300
 POOL_SEED, PROBE_SEED = 1000, 1001
 ATTACKS = {
     "partcrop": pl.attacks.PartCrop(crops=48),
-    "partcrop mean": pl.attacks.PartCrop(crops=48, pooling="mean"),
+    "partcrop pooling=mean": pl.attacks.PartCrop(crops=48, pooling="mean"),
     "encodermi": pl.attacks.EncoderMI(),
-    "encodermi mean": pl.attacks.EncoderMI(pooling="mean"),
-    "alignment": pl.attacks.Alignment(),
+    "encodermi kind=T": pl.attacks.EncoderMI("T"),
+    "partcosine": pl.attacks.PartCosine(),
+    "partcosine pooling=mean": pl.attacks.PartCosine(pooling="mean"),
 }
 
 
@@ -68,9 +69,13 @@ NO_VIEWS = {"crop_scale": None, "flip": 0.0}
 RUNS = [
     Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 300}),
     Run("dino", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 100, "local_crops": 2, "local_size": 0.25}),
+    Run("simclr", 100, (300, 600, 1200), SMALL_VIEWS | {"batch_size": 50}),
+    Run("simmim", 100, (150, 300, 600), NO_VIEWS | {"batch_size": 50}),
+    Run("simclr", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25, "lr": 2e-3}),
+    Run("dino", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25, "local_crops": 2, "local_size": 0.25}),
+    Run("vicreg", 100, (200, 400), SMALL_VIEWS | {"batch_size": 50, "lr": 2e-3}),
+    Run("byol", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25, "lr": 2e-3}),
     Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | WEAK | {"batch_size": 60}),
-    Run("vicreg", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 100}),
-    Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 60}),
 ]
 
 
@@ -115,7 +120,7 @@ def main(
     rows = pd.read_csv(out).to_dict("records") if out.exists() else []
     done = {tuple(row[name] for name in ("recipe", "N", "planned", "settings", "seed")) for row in rows}
     wanted = [run for run in RUNS if run.key not in done][:first]
-    work = joblib.Parallel(jobs, return_as="generator_unordered")(joblib.delayed(attacked)(run) for run in wanted)
+    work = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs)(joblib.delayed(attacked)(run) for run in wanted)
     for found in tqdm(work, desc="runs", total=len(wanted)):
         rows += found
         with atomic(out) as temporary:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageFilter
 
 import partcrop_lab as pl
-from partcrop_lab.attacks import ATTACKS, Alignment, EncoderMI, Norms, PartCrop, Variance, make_attack
+from partcrop_lab.attacks import ATTACKS, Alignment, EncoderMI, Norms, PartCosine, PartCrop, Variance, make_attack
 from partcrop_lab.attacks.base import SHARD
 from partcrop_lab.attacks.pixels import pixel_statistics
 from partcrop_lab.attacks.views import VIEWS
@@ -21,6 +21,7 @@ from partcrop_lab.store import cache_dir
 
 SMALL = {
     "partcrop": {"crops": 5},
+    "partcosine": {"crops": 3},
     "pixels": {},
     "encodermi": {"views": 4},
     "variance": {"count": 4},
@@ -173,6 +174,22 @@ def test_alignment_is_the_mean_distance_to_views_against_references(views, some,
     assert Alignment(references=(other,)).settings["references"] == [other.digest]
 
 
+def test_partcosine_is_the_literal_cosines_with_the_image_and_of_all_pairs(some, tiny_encoder):
+    boxes = part_boxes(some.hashes, 3, 32, (0.2, 1.0), seed=2)
+    found = {kind: PartCosine(kind, crops=3).features(tiny_encoder, some, seed=2) for kind in ("mean", "sorted")}
+    for i, image in enumerate(some.batch(slice(None))):
+        parts = [
+            oracles.crop(image.float() / 255, box.tolist(), 16, bool(flip))
+            for box, flip in zip(boxes.boxes[i], boxes.flip[i])
+        ]
+        vectors = [unit(tiny_encoder.vectors(part[None])[0]) for part in parts]
+        whole = unit(tiny_encoder.vectors(image[None])[0])
+        with_image = sorted((float(v @ whole) for v in vectors), reverse=True)
+        pairs = sorted((float(vectors[a] @ vectors[b]) for a, b in ((0, 1), (0, 2), (1, 2))), reverse=True)
+        np.testing.assert_allclose(found["sorted"][i], with_image + pairs, atol=1e-5)
+        np.testing.assert_allclose(found["mean"][i], [np.mean(with_image), np.mean(pairs)], atol=1e-5)
+
+
 def test_norms_are_those_of_numpy(some, tiny_encoder):
     vectors = tiny_encoder.vectors(some.batch(slice(None))).numpy()
     expected = [[np.log(np.linalg.norm(v, p)) for p in (1, 2, 4, np.inf)] for v in vectors]
@@ -187,6 +204,8 @@ def test_norms_are_those_of_numpy(some, tiny_encoder):
         (Variance, {"over": "rows"}, "over is 'rows'; it must be one of views, parts"),
         (Variance, {"count": 1}, "count is 1"),
         (Alignment, {"views": 0}, "views is 0"),
+        (PartCosine, {"kind": "max"}, "kind is 'max'; it must be one of mean, sorted"),
+        (PartCosine, {"crops": 1}, "crops is 1"),
     ],
 )
 def test_settings_that_make_no_attack_are_refused(attack, settings, message):
@@ -220,5 +239,5 @@ def test_pixel_statistics_see_compression_colour_and_blur(images, change):
 
 
 def test_unknown_attacks_are_refused_with_the_right_ones():
-    with pytest.raises(ValueError, match="norms, partcrop, pixels"):
+    with pytest.raises(ValueError, match="norms, partcosine, partcrop, pixels"):
         make_attack("guess")

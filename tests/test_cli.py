@@ -1,12 +1,16 @@
 import dataclasses
+import io
 import json
 import math
 from importlib import metadata
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from small_recipes import SMALL
 
 import partcrop_lab as pl
 from partcrop_lab import store
@@ -181,6 +185,32 @@ def test_pretraining_records_the_split_that_an_audit_then_finds(shell, trained):
     status, said, _ = shell("audit", "--encoder", out / "encoder.safetensors", *QUICK)
     assert status == 0 and "20 members + 20 non-members, which it was trained on" in said
     assert "N = 20, T = 2 epochs" in said and "null check" not in said
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory):
+    """Drawings as CIFAR-10 is kept by Hugging Face: JPEG bytes and labels."""
+
+    def encoded(image):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer := io.BytesIO(), "JPEG", quality=95)
+        return {"bytes": buffer.getvalue(), "path": None}
+
+    images = pl.load_images("partshapes", n=24, size=32)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {"img": pa.array(list(map(encoded, images)), kind), "label": pa.array(images.labels)}
+    path = tmp_path_factory.mktemp("cifar10") / "train.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("recipe", sorted(SMALL))
+def test_every_recipe_trains_on_a_parquet_file(shell, parquet, tmp_path, recipe):
+    small = [word for name, value in SMALL[recipe].items() for word in ("--set", f"{name}={value}")]
+    where = ["--images", parquet, "--members", 12, "--nonmembers", 6, "--size", 32, "--out", tmp_path]
+    status, _, err = shell("pretrain", "--recipe", recipe, *where, "--epochs", 1, *small, "--quiet")
+    assert (status, err) == (0, [])
+    encoder = pl.load_encoder(tmp_path / "encoder.safetensors")
+    assert (encoder.card["recipe"], encoder.card["T"], len(encoder.split.members)) == (recipe, 1, 12)
 
 
 def test_pretraining_keeps_the_epochs_asked_for_and_draws_its_loss(shell, trained):

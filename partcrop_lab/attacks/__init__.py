@@ -5,6 +5,7 @@ from partcrop_lab.attacks.attackers import ATTACKERS, MLPAttacker, SetAttacker, 
 from partcrop_lab.attacks.base import ATTACKS, Attack, make_attack, register
 from partcrop_lab.attacks.encodermi import EncoderMI
 from partcrop_lab.attacks.norms import Norms
+from partcrop_lab.attacks.partcosine import PartCosine
 from partcrop_lab.attacks.partcrop import PartCrop
 from partcrop_lab.attacks.pixels import PixelStatistics
 from partcrop_lab.attacks.variance import Variance
@@ -17,6 +18,7 @@ __all__ = [
     "EncoderMI",
     "MLPAttacker",
     "Norms",
+    "PartCosine",
     "PartCrop",
     "PixelStatistics",
     "SetAttacker",

@@ -78,13 +78,19 @@ def train_zoo(name: str, out: str | Path | None = None, progress: bool = True) -
     if name not in ZOO:
         raise ValueError(f"the zoo has no entry {name!r}; it must be one of {', '.join(ZOO)}")
     entry, folder = ZOO[name], Path(out or zoo_dir())
-    split = entry.split()
-    key = store.digest(name, entry.recipe, entry.settings, split.digest, entry.seed, *entry.keep)[:16]
+    encoders = trained(entry, progress)
+    chosen = {f"{name}-T{epoch}": encoders[epoch] for epoch in entry.keep} | {name: encoders[max(encoders)]}
+    return [_publish(encoder, folder / f"{each}.safetensors", entry) for each, encoder in chosen.items()]
+
+
+def trained(entry: ZooEntry, progress: bool = True) -> dict[int, Encoder]:
+    """The encoders of an entry by their epochs, along the way and last; those in the cache are not trained again."""
+    split, along = entry.split(), sorted({*entry.keep, *entry.along})
+    key = store.digest(entry.recipe, entry.settings, split.digest, entry.seed, entry.projector, *along)[:16]
     work = store.cache_dir() / "zoo" / key
-    how = {"seed": entry.seed, "out": work, "progress": progress, "keep": entry.keep, "projector": entry.projector}
+    how = {"seed": entry.seed, "out": work, "progress": progress, "keep": along, "projector": entry.projector}
     encoder = pretrain(entry.recipe, split, **how, **entry.settings)
-    kept = {f"{name}-T{epoch}": load_encoder(kept_path(work, epoch)) for epoch in entry.keep}
-    return [_publish(one, folder / f"{each}.safetensors", entry) for each, one in (kept | {name: encoder}).items()]
+    return {epoch: load_encoder(kept_path(work, epoch)) for epoch in along} | {encoder.card["T"]: encoder}
 
 
 def _publish(encoder: Encoder, path: Path, entry: ZooEntry) -> Path:

@@ -27,6 +27,7 @@ class ZooEntry:
         seed: of the split and of the training.
         keep: epochs whose encoder joins the zoo too, mid-schedule: NAME-T100 beside NAME. (Other sizes N are entries
             of their own, since their splits differ.)
+        along: epochs that benchmarks/growth.py audits too, but which do not join the zoo.
         pair: "a", or "b" for the twin that is trained on as many other images of the same pool, or None. Neither
             sees the non-members of "b", the set C, nor the public images.
         projector: whether it keeps its projector.
@@ -40,6 +41,7 @@ class ZooEntry:
     pool: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     keep: tuple[int, ...] = ()
+    along: tuple[int, ...] = ()
     pair: str | None = None
     projector: bool = False
 

@@ -120,13 +120,15 @@ def main(
     rows = pd.read_csv(out).to_dict("records") if out.exists() else []
     done = {tuple(row[name] for name in ("recipe", "N", "planned", "settings", "seed")) for row in rows}
     wanted = [run for run in RUNS if run.key not in done][:first]
-    work = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs)(joblib.delayed(attacked)(run) for run in wanted)
+    parallel = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs)
+    work = parallel(joblib.delayed(attacked)(run) for run in wanted)
     for found in tqdm(work, desc="runs", total=len(wanted)):
         rows += found
         with atomic(out) as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False)
     best = pd.DataFrame(rows).sort_values("auc").groupby(["recipe", "N", "T", "settings", "seed"]).tail(1)
-    print(best.sort_values(["recipe", "auc"])[["recipe", "N", "T", "settings", "attack", "auc", "low", "linear_probe"]].to_string())
+    columns = ["recipe", "N", "T", "settings", "attack", "auc", "low", "linear_probe"]
+    print(best.sort_values(["recipe", "auc"])[columns].to_string())
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from partcrop_lab.attacks import Attack, PartCrop
 from partcrop_lab.audit import AuditResult, released_images
 from partcrop_lab.audit.kept import code_digest, kept_audit
 from partcrop_lab.encoders import Encoder, load_encoder
+from partcrop_lab.encoders.zoo import zoo_dir
+from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, MembershipSplit, load_images, member_split
 from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_json
@@ -273,6 +275,32 @@ def evaluation_trap(studio: Studio) -> Drawn:
     return Drawn(figure, table, alt, _provenance(results))
 
 
+def growth(studio: Studio) -> Drawn:
+    """The leak along the epochs and over the number of training images, from the table of benchmarks/growth.py."""
+    path = zoo_dir() / "growth.csv"
+    if not path.is_file():
+        raise BadInput(f"{path} is missing; restore it from git, or make it with python benchmarks/growth.py")
+    table = pd.read_csv(path)
+    recipes = list(dict.fromkeys(table["recipe"]))
+    figure = _canvas(3.8 * len(recipes), 4.0)
+    plots.growth(table, figure.subplots(1, len(recipes), sharey=True, squeeze=False)[0])
+    rejecting = (table[["p_untrained", "p_pixels"]] < 0.01).any(axis=1)
+    chosen = table.groupby("recipe")["attack"].first()
+    attacks = ", ".join(f"{attack} on {recipe}" for recipe, attack in chosen.items())
+    text = f"partshapes, {SIZE} px; N members + {table['nonmembers'].iloc[0]} non-members; one training run for each "
+    text += f"N, audited along the way, mid-schedule but for the last; attack: {attacks}; 2 folds, seed 0; matched "
+    text += "protocol. Bars: 95 % intervals over images. "
+    text += f"A control rejected at 1 % in {rejecting.sum()} of {len(table)} audits."
+    plots.caption(figure, text)
+    found = "; ".join(
+        f"{one.recipe}, N = {one.N}, T = {one.T}: {one.auc:.3f} ({one.low:.3f} to {one.high:.3f})"
+        for one in table.itertuples()
+    )
+    alt = f"AUC of an attack against the epochs of training, a line for each number of training images. {found}."
+    about = {"n": sorted({int(n) for n in table["N"]}), "seeds": [0], "protocols": ["matched"]}
+    return Drawn(figure, table, alt, about)
+
+
 FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "partshapes": ("partshapes", partshapes),
     "fig2": ("fig2_part_responses", part_responses),
@@ -281,6 +309,7 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "fig4": ("fig4_crop_number", crop_number),
     "fig5": ("fig5_crop_scale", crop_scale),
     "trap": ("evaluation_trap", evaluation_trap),
+    "growth": ("memory_growth", growth),
 }
 """Figures by the name that `only` takes: the stem of their files, and what draws them."""
 

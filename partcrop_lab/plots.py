@@ -491,6 +491,32 @@ def aucs(
 
 
 @_styled
+def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """AUCs along the epochs of training, one panel per recipe, one line per number of training images.
+
+    Args:
+        table: columns recipe, N, T, auc, low and high, as data/zoo/growth.csv has them.
+        axes: one per recipe, in the order in which recipes first appear.
+    """
+    recipes = list(dict.fromkeys(table["recipe"]))
+    if axes is None:
+        figure = plt.figure(figsize=(3.6 * len(recipes), 3.4), layout="constrained")
+        axes = figure.subplots(1, len(recipes), sharey=True, squeeze=False)[0]
+    looks = (("o", "-", RED), ("s", "--", BLUE), ("^", "-.", GREEN), ("D", ":", PURPLE))
+    for ax, recipe in zip(axes, recipes, strict=True):
+        for look, (members, one) in zip(looks, table[table["recipe"] == recipe].groupby("N"), strict=False):
+            marker, line, colour = look
+            reach = np.stack([one["auc"] - one["low"], one["high"] - one["auc"]]).clip(0)
+            how = {"marker": marker, "ls": line, "color": colour, "ms": 5, "capsize": 2.5}
+            ax.errorbar(one["T"], one["auc"], reach, label=f"N = {members:,}", **how)
+        ax.axhline(0.5, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
+        ax.set(title=recipe, xlabel="epochs T", xlim=(0, None))
+    axes[0].set(ylabel="AUC of telling members\nfrom non-members")
+    axes[-1].legend()
+    return np.asarray(axes)
+
+
+@_styled
 def loss_curve(table: pd.DataFrame, ax: Axes | None = None, ylabel: str = "binary cross-entropy (nats)") -> Axes:
     """Training loss by epoch, one line per value of the column `fold` or `encoder` where there is one."""
     ax = _own_axes(ax, "")

@@ -72,4 +72,11 @@ class ZooEntry:
 
 POOL = {"source": "partshapes", "size": 64, "seed": 0}
 
-ZOO: dict[str, ZooEntry] = {}
+SMALL_VIEWS = {"view_size": 0.5, "batch_size": 50}
+"""Views of 32 px: a quarter of the cost; small batches: more steps for it."""
+
+ZOO: dict[str, ZooEntry] = {
+    "simclr": ZooEntry(
+        "simclr", {"epochs": 1200, **SMALL_VIEWS}, "partcosine", keep=(300, 600), pair="a", projector=True
+    ),
+}

@@ -69,6 +69,7 @@ def step(recipe: str, size: int, count: int, runs: int) -> tuple[float, float]:
     """CPU seconds of an epoch of one batch: the training loop, and forward, backward and optimiser alone."""
     images = pl.load_images("partshapes", n=count, size=size)
     run = _Run(make_recipe(recipe, batch_size=count, epochs=10**6), images, 0, "cpu", "auto", None)
+    run.set_up()
     batch, generator = images.batch(slice(None)), torch.Generator().manual_seed(0)
     objective = ready(run.recipe.objective(size, seed=0).train())
     optimiser = torch.optim.AdamW([each for each in objective.parameters() if each.requires_grad], lr=1e-4)

@@ -26,7 +26,7 @@ import typer
 
 from partcrop_lab import store
 from partcrop_lab.errors import BadInput
-from partcrop_lab.progress import no_bars
+from partcrop_lab.progress import no_bars, speaks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
         return _say(error.format_message().rstrip(".") + where, BAD)
     except KeyboardInterrupt:
-        return _say("interrupted; what is finished is kept, and the same command resumes from it", INTERRUPTED)
+        told = "interrupted; what is finished is kept, and the same command resumes from it"
+        return _say(told, INTERRUPTED) if speaks() else INTERRUPTED
     except OSError as error:
         return _say(f"{error.filename or 'a file'}: {error.strerror or error}", BAD)
     except Exception as error:
@@ -110,7 +111,7 @@ def _say(message: str, status: int) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
-    if Path(filename).is_relative_to(Path(__file__).parent):  # those of other libraries are for developers
+    if speaks() and Path(filename).is_relative_to(Path(__file__).parent):  # those of other libraries are for developers
         _say(f"note: {message}", 0)
 
 
@@ -474,6 +475,8 @@ def pretrain(
     checkpoint_every: Annotated[int | None, Option(min=1, help="Epochs between states to resume from.")] = None,
     keep: Annotated[list[str] | None, Option(help="Epochs whose encoder is kept too, as 100,300; repeatable.")] = None,
     setting: Annotated[list[str] | None, Option("--set", help="key=value of the recipe; repeatable.")] = None,
+    devices: Annotated[int, Option(min=1, help="GPUs of each machine to train on, or CPU processes.")] = 1,
+    nodes: Annotated[int, Option(min=1, help="Machines, on each of which torchrun or srun starts this.")] = 1,
     quiet: Quiet = False,
 ) -> None:
     """Draw a split, record it, and train an encoder on its members. The same command resumes an interrupted run.
@@ -481,6 +484,8 @@ def pretrain(
     Encoders kept along the way are mid-schedule: their learning rate has not come down as at the end of a run.
     """
     import partcrop_lab as pl
+    from partcrop_lab.devices import default_device
+    from partcrop_lab.encoders import ranks
     from partcrop_lab.encoders.recipes import make_recipe
 
     drawing = {"images": images, "members": members, "nonmembers": nonmembers}
@@ -489,13 +494,16 @@ def pretrain(
         raise typer.BadParameter("give --images and --members, or --split")
     overrides, kept = _pairs(setting), _epochs(keep)
     make_recipe(recipe, **overrides)  # wrong names are said before anything is written
+    ranks.check_devices(default_device(), devices, nodes)
     drawn = sides.load()
-    _record(drawn, out / "split.json")
-    how = {"checkpoint_every": checkpoint_every, "keep": kept}
+    if ranks.is_first(devices * nodes):
+        _record(drawn, out / "split.json")
+    how = {"checkpoint_every": checkpoint_every, "keep": kept, "devices": devices, "nodes": nodes}
     encoder = pl.pretrain(recipe, drawn, epochs, seed, out, **how, **overrides)
-    _draw_loss(out, encoder.name)
-    path = out / "encoder.safetensors"
-    print(f"{path}: trained on {len(drawn.members)} images; audit it with partcrop-lab audit --encoder {path}")
+    if ranks.is_first(devices * nodes):
+        _draw_loss(out, encoder.name)
+        path = out / "encoder.safetensors"
+        print(f"{path}: trained on {len(drawn.members)} images; audit it with partcrop-lab audit --encoder {path}")
 
 
 def _epochs(texts: Iterable[str] | None) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,7 +22,12 @@ def bar(iterable: Iterable | None = None, desc: str = "", *, shown: bool = True,
         shown: whether to show it, where `no_bars` does not hide all.
         how: further keywords of tqdm: total=, unit=, delay= in seconds, ...
     """
-    return tqdm(iterable, desc=desc, leave=False, disable=_hidden.get() or not shown, **how)
+    return tqdm(iterable, desc=desc, leave=False, disable=_hidden.get() or not shown or not speaks(), **how)
+
+
+def speaks() -> bool:
+    """Whether this process shows bars and notes: of those that train together on a machine, the first alone does."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 @contextmanager

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 
 from partcrop_lab import store
 from partcrop_lab.devices import default_device, generator, resolve_precision, seed_of
+from partcrop_lab.encoders import ranks
 from partcrop_lab.encoders.backbone import explicit_attention
 from partcrop_lab.encoders.checkpoint import read_weights, rounded
 from partcrop_lab.encoders.encoder import Encoder
@@ -45,12 +47,20 @@ def pretrain(
     progress: bool = True,
     keep: Collection[int] = (),
     projector: bool = False,
+    devices: int = 1,
+    nodes: int = 1,
     **overrides: Any,
 ) -> Encoder:
     """Train an encoder on the members of a split, or on a whole image set.
 
     Every epoch draws its order, views and masks from a generator of its own, made of the seed and the epoch; so a
     run that was killed and started again with the same `out` has the same losses as one that was not.
+
+    With several devices, a process trains on each. torchrun or SLURM has started them; else this one starts the others
+    by running its own command again, so call it from the shell or a script, not from a notebook; what else a script
+    does, each of them does. They share the images of a step out equally, and losses that compare images gather all.
+    Batch norms see the whole step on CUDA, but on the CPU, where torch has none that could, their own process's share.
+    The first process alone writes. Each draws views of its own, so a run resumes with as many processes as it had.
 
     Args:
         recipe: the name of one of `RECIPES`.
@@ -66,34 +76,38 @@ def pretrain(
             stopping. They are mid-schedule: the learning rate still follows the cosine of all `epochs`, so they are not
             what a run of so few epochs would end with. Their card has that epoch as T and the total as "planned".
         projector: the encoders carry the recipe's projector too, for `Encoder.projections`.
+        devices: GPUs of each node to train on, or on the CPU processes; `batch_size` is that of all together.
+        nodes: machines, which share the folder `out`; the command is started on each, e.g. by torchrun or srun.
         overrides: settings of the recipe (lr=, crop_scale=, depth=, ...).
 
     Returns:
         The encoder, with its weights as the saved file holds them (matrices in float16).
 
     Raises:
-        ValueError: an unknown recipe or setting, epochs to keep that the run does not have, or a projector asked for
-            of a recipe without one.
-        BadInput: an `out` that cannot be written or holds another run, images without labels that need them, or a loss
-            or a gradient that is no longer finite, which a lower lr= may cure.
+        ValueError: an unknown recipe or setting, epochs to keep that the run does not have, a projector asked for of a
+            recipe without one, or less than one device.
+        BadInput: an `out` that cannot be written or holds another run, images without labels that need them, more
+            devices than there are, or a loss or a gradient that is no longer finite, which a lower lr= may cure.
     """
     if epochs is not None:
         overrides["epochs"] = epochs
     images, split = (data.members, data) if isinstance(data, MembershipSplit) else (data, None)
     settings = make_recipe(recipe, **overrides).for_images(images)
-    run = _Run(settings, images, seed, device, precision, None if out is None else Path(out))
+    run = _Run(settings, images, seed, device, precision, None if out is None else Path(out), devices, nodes)
     _check_kept(keep, run)
     if projector and run.objective.projector is None:
         raise ValueError(f"recipe {recipe} has no projector; leave projector= out")
 
     def keep_encoder() -> None:
-        if len(run.log) in keep:
+        if run.first and len(run.log) in keep:
             _encoder(run, split, precision, projector).save(kept_path(out, len(run.log)))
 
-    run.train(checkpoint_every or math.ceil(settings.epochs / 20), progress, keep_encoder)
-    encoder = _encoder(run, split, precision, projector)
-    if out is not None:
-        encoder.save(Path(out) / "encoder.safetensors")
+    with ranks.launched(run.fabric):
+        run.set_up()
+        run.train(checkpoint_every or math.ceil(settings.epochs / 20), progress, keep_encoder)
+        encoder = _encoder(run, split, precision, projector)
+        if run.first and out is not None:
+            encoder.save(Path(out) / "encoder.safetensors")
     return encoder
 
 
@@ -123,50 +137,98 @@ class _Run:
     """One training run: the objective, its optimiser and how far they are."""
 
     def __init__(
-        self, recipe: Recipe, images: ImageSet, seed: int, device: str | None, precision: str, out: Path | None
+        self,
+        recipe: Recipe,
+        images: ImageSet,
+        seed: int,
+        device: str | None,
+        precision: str,
+        out: Path | None,
+        devices: int = 1,
+        nodes: int = 1,
     ) -> None:
+        """What one process can say and refuse by itself, before there are others; `set_up` follows."""
         self.recipe, self.images, self.seed, self.out = recipe, images, seed, out
+        self.devices, self.nodes, self.world = devices, nodes, devices * nodes
         self.device = torch.device(device) if device else default_device()
+        ranks.check_devices(self.device, devices, nodes)
         mixed = resolve_precision(precision, self.device) == torch.bfloat16
         self.precision = "bf16-mixed" if mixed else "32-true"
-        plugins = [MixedPrecision(self.precision, self.device.type)] if mixed else None
-        self.fabric = Fabric(accelerator=self.device.type, devices=1, plugins=plugins)
+        how = {"plugins": [MixedPrecision(self.precision, self.device.type)]} if mixed else {}
+        if self.world > 1:
+            how |= {"strategy": "ddp_find_unused_parameters_true", "num_nodes": nodes}
+        self.fabric = Fabric(accelerator=self.device.type, devices=devices, **how)
         self.objective = recipe.objective(images.size, seed)
         if mixed and self.device.type == "cpu":
             explicit_attention(self.objective)
-        self.optimizer = torch.optim.AdamW(_groups(self.objective, recipe.weight_decay), lr=recipe.lr)
-        self.step_objective, self.step_optimizer = self.fabric.setup(self.objective, self.optimizer)
         self.batches = math.ceil(len(images) / recipe.batch_size)
-        small = len(images) * 3 * images.size**2 <= HELD_BYTES
-        self.pixels = images.batch(slice(None)).to(self.device) if small else None
-        self.labels = torch.as_tensor(images.labels, device=self.device) if (images.labels >= 0).any() else None
         self.log: list[dict[str, float]] = []
-        self._resume()
+        self._state = self._read_state()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and shows."""
+        return self.fabric.is_global_zero
+
+    def set_up(self) -> None:
+        """Bring weights, optimiser and images to the device, as far as they are in `out`, once all ranks are there."""
+        if self.world > 1:
+            self.device = self.fabric.device
+            self._agree()
+            if self.device.type == "cuda":
+                self.objective = convert_sync_batchnorm(self.objective)
+        self.optimizer = torch.optim.AdamW(_groups(self.objective, self.recipe.weight_decay), lr=self.recipe.lr)
+        module = self.objective if self.world == 1 else ranks.Parallel(self.objective)
+        self.step_objective, self.step_optimizer = self.fabric.setup(module, self.optimizer)
+        small = len(self.images) * 3 * self.images.size**2 <= HELD_BYTES
+        self.pixels = self.images.batch(slice(None)).to(self.device) if small else None
+        labels = self.images.labels
+        self.labels = torch.as_tensor(labels, device=self.device) if (labels >= 0).any() else None
+        if self._state is not None:
+            self.objective.load_state_dict(self._state["objective"])
+            self.optimizer.load_state_dict(self._state["optimizer"])
+            self._state = None
+
+    def _agree(self) -> None:
+        """Refuse ranks that are about different things, as those of nodes without a common folder may be."""
+        found: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(found, (self._identity, len(self.log)))
+        if len(set(found)) > 1:
+            raise BadInput(
+                f"the {self.world} processes found different images, settings or states of training; all nodes need "
+                "the same images and one folder out= that they share"
+            )
 
     def train(self, checkpoint_every: int, progress: bool, after_epoch: Callable[[], None]) -> None:
         """All epochs that are still to do, with states and log on the way."""
-        how = {"total": self.recipe.epochs, "initial": len(self.log), "unit": "epoch", "shown": progress}
-        with bar(desc=f"pretrain {self.recipe.name}", **how) as done, torch.random.fork_rng(devices=[]):
+        how = {"total": self.recipe.epochs, "initial": len(self.log), "shown": progress and self.first}
+        with bar(desc=f"pretrain {self.recipe.name}", unit="epoch", **how) as done, torch.random.fork_rng(devices=[]):
             while len(self.log) < self.recipe.epochs:
                 self._epoch()
                 after_epoch()  # before the state, so that a run killed in between does it again
                 done.update()
                 done.set_postfix(loss=f"{self.log[-1]['loss']:.4f}", refresh=False)
-                if self.out and (len(self.log) % checkpoint_every == 0 or len(self.log) == self.recipe.epochs):
+                due = len(self.log) % checkpoint_every == 0 or len(self.log) == self.recipe.epochs
+                if self.first and self.out and due:
                     self._save()
+        for buffer in self.objective.buffers() if self.world > 1 else ():  # else batch norms' means differ by a step
+            torch.distributed.broadcast(buffer, src=0)
 
     def _epoch(self) -> None:
         start, epoch = time.perf_counter(), len(self.log)
         source = generator("pretrain", self.seed, epoch)
-        torch.manual_seed(seed_of("layers", self.seed, epoch))  # for dropout and drop path
-        order = torch.randperm(len(self.images), generator=source)
+        order = torch.randperm(len(self.images), generator=source)  # the same on all ranks, what follows is not
+        own = (self.fabric.global_rank,) if self.world > 1 else ()
+        source = generator("pretrain", self.seed, epoch, *own) if own else source
+        torch.manual_seed(seed_of("layers", self.seed, epoch, *own))  # for dropout and drop path
         self.objective.train()
         losses = []
         for number, rows in enumerate(order.tensor_split(self.batches)):
             done = (epoch + number / self.batches) / self.recipe.epochs
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.lr * rate(done, self.recipe.warmup)
-            losses.append(self._step(rows, source, done) * len(rows))
+            mine = ranks.share(rows, self.fabric.global_rank, self.world)
+            losses.append(self._step(mine, source, done) * len(rows))
         loss = float(torch.stack(losses).sum()) / len(self.images)
         lr = self.optimizer.param_groups[0]["lr"]
         self.log.append({"epoch": epoch + 1, "loss": loss, "lr": lr, "seconds": time.perf_counter() - start})
@@ -178,6 +240,7 @@ class _Run:
         return images, None if self.labels is None else self.labels[here]
 
     def _step(self, rows: Tensor, source: torch.Generator, done: float) -> Tensor:
+        """Train on this rank's rows; the mean loss of all ranks, a scalar without gradient."""
         images, labels = self._batch(rows)
         loss = self.step_objective(images, source, done, labels)
         self.step_optimizer.zero_grad()
@@ -185,6 +248,7 @@ class _Run:
         norm = self.fabric.clip_gradients(
             self.step_objective, self.step_optimizer, max_norm=self.recipe.clip, error_if_nonfinite=False
         )
+        loss = self.fabric.all_reduce(loss.detach())
         if not torch.isfinite(loss + norm):  # before the step, so that no weight and no state is spoilt
             raise BadInput(
                 f"the loss or its gradient is no longer finite in epoch {len(self.log) + 1} of {self.recipe.epochs} "
@@ -192,12 +256,14 @@ class _Run:
             )
         self.step_optimizer.step()
         self.objective.after_step(done)
-        return loss.detach()
+        return loss
 
     @property
     def _identity(self) -> str:
         """What must not differ between a run and its continuation."""
-        return store.digest(self.recipe.name, asdict(self.recipe), self.images.digest, self.seed, self.precision)
+        several = [self.world] if self.world > 1 else []
+        settings = asdict(self.recipe)
+        return store.digest(self.recipe.name, settings, self.images.digest, self.seed, self.precision, *several)
 
     def _save(self) -> None:
         state = {"identity": self._identity, "epoch": len(self.log)}
@@ -208,19 +274,19 @@ class _Run:
             torch.save(state, buffer := io.BytesIO())  # torch's own writer hides the reason when a disk is full
             temporary.write_bytes(buffer.getbuffer())
 
-    def _resume(self) -> None:
-        """Take up the state in `out`, where there is one."""
+    def _read_state(self) -> dict[str, Any] | None:
+        """The state in `out`, where there is one, and the log up to it."""
         if self.out is None or not (self.out / "state.pt").exists():
-            return
+            return None
         state = read_weights(self.out / "state.pt")
         if state["identity"] != self._identity:
             raise BadInput(
-                f"{self.out} holds another run (other images, seed, settings or precision); choose another out="
+                f"{self.out} holds another run (other images, seed, settings, precision or number of processes); "
+                "choose another out="
             )
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
         lines = (self.out / "log.jsonl").read_text().splitlines()
         self.log = [json.loads(line) for line in lines[: state["epoch"]]]
+        return state
 
 
 def rate(done: float, warmup: float) -> float:
@@ -266,6 +332,8 @@ def _encoder(run: _Run, split: MembershipSplit | None, precision: str, projector
         "versions": {name: metadata.version(name) for name in ("torch", "timm", "lightly", "lightning")},
         "images_digest": run.images.digest,
     }
+    if run.world > 1:
+        card |= {"devices": run.devices, "nodes": run.nodes}
     if split is not None:
         card |= {"split_digest": split.digest, "split": split.record()}
     name = f"{recipe.name} N={len(run.images)} T={len(run.log)} seed={run.seed}"

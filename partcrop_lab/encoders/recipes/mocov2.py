@@ -1,7 +1,7 @@
 """MoCo v2: a momentum encoder and a queue of its keys as negatives (Chen et al., 2020, arXiv 2003.04297).
 
-The authors shuffle the keys' batches between GPUs, so that batch statistics give nothing away; on one device there is
-nothing to shuffle.
+The authors shuffle the keys' batches between GPUs, so that batch statistics give nothing away; here they are of the
+whole step, on several GPUs too, and there is nothing to shuffle.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class MoCoV2Objective(TeacherObjective):
 
     def __init__(self, recipe: MoCoV2, image_size: int, seed: int) -> None:
         super().__init__(recipe, image_size, seed, recipe.head)
-        self.criterion = NTXentLoss(recipe.temperature, memory_bank_size=(recipe.queue, recipe.output))
+        size = (recipe.queue, recipe.output)
+        self.criterion = NTXentLoss(recipe.temperature, memory_bank_size=size, gather_distributed=True)
         queue = self.criterion.memory_bank
         for name, value in list(queue.named_buffers()):
             queue.register_buffer(name, value)  # lightly keeps them out of the state from which a run resumes

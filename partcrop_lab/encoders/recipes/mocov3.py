@@ -7,9 +7,11 @@ from typing import ClassVar
 
 import torch
 from lightly.models.modules import MoCoProjectionHead
+from lightly.utils.dist import rank
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from partcrop_lab.encoders.ranks import of_all
 from partcrop_lab.encoders.recipes.base import Objective, Recipe, full_precision, pooled, register
 from partcrop_lab.encoders.recipes.siamese import TeacherObjective
 
@@ -54,7 +56,7 @@ class MoCoV3Objective(TeacherObjective):
     def forward(
         self, images: Tensor, generator: Generator, progress: float = 0.0, labels: Tensor | None = None
     ) -> Tensor:
-        """The contrastive loss of each view's query against the other view's keys."""
+        """The contrastive loss of each view's query against the other view's keys, those of all ranks."""
         views = self.crops(images, generator)
         queries = self.predictor(self.student_head(pooled(self.student, views))).chunk(2)
         keys = self.targets(views).chunk(2)
@@ -62,5 +64,6 @@ class MoCoV3Objective(TeacherObjective):
 
     def _contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
         with full_precision(queries):
-            logits = normalize(queries.float(), dim=1) @ normalize(keys, dim=1).T / self.recipe.temperature
-        return 2 * self.recipe.temperature * cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+            logits = normalize(queries.float(), dim=1) @ normalize(of_all(keys), dim=1).T / self.recipe.temperature
+        own = torch.arange(len(logits), device=logits.device) + rank() * len(logits)
+        return 2 * self.recipe.temperature * cross_entropy(logits, own)

@@ -9,6 +9,7 @@ import torch
 from lightly.models.utils import update_momentum
 from torch import Generator, Tensor, nn
 
+from partcrop_lab.encoders.ranks import of_all
 from partcrop_lab.encoders.recipes.base import Objective, Recipe, full_precision, pooled, rising
 
 
@@ -44,10 +45,10 @@ class TwoViewObjective(Objective):
     def forward(
         self, images: Tensor, generator: Generator, progress: float = 0.0, labels: Tensor | None = None
     ) -> Tensor:
-        """The loss of the two views' projections."""
+        """The loss of the two views' projections, of the images of all ranks."""
         projections = self.head(pooled(self.encoder, self.crops(images, generator))).float()
         with full_precision(projections):
-            return self.criterion(*projections.chunk(2))
+            return self.criterion(*(of_all(view) for view in projections.chunk(2)))
 
 
 class TeacherObjective(Objective):

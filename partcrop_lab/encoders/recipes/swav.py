@@ -51,7 +51,8 @@ class SwAVObjective(TwoViewObjective):
     """Encoder, projector and prototypes of unit length; lightly's heads and loss."""
 
     def __init__(self, recipe: SwAV, image_size: int, seed: int) -> None:
-        criterion = SwaVLoss(recipe.temperature, sinkhorn_epsilon=recipe.epsilon)
+        how = {"sinkhorn_epsilon": recipe.epsilon, "sinkhorn_gather_distributed": True}
+        criterion = SwaVLoss(recipe.temperature, **how)
         super().__init__(recipe, image_size, seed, recipe.head, criterion)
         self.prototypes = SwaVPrototypes(recipe.output, recipe.prototypes)
         self.prototypes.normalize()

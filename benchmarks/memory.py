@@ -66,16 +66,21 @@ SMALL_VIEWS = {"view_size": 0.5}
 WEAK = {"crop_scale": (0.6, 1.0), "jitter": 0.0, "grey": 0.0}
 NO_VIEWS = {"crop_scale": None, "flip": 0.0}
 
+LOCAL = {"local_crops": 2, "local_size": 0.25}
+
 RUNS = [
     Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 300}),
-    Run("dino", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 100, "local_crops": 2, "local_size": 0.25}),
+    Run("dino", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 100} | LOCAL),
     Run("simclr", 100, (300, 600, 1200), SMALL_VIEWS | {"batch_size": 50}),
     Run("simmim", 100, (150, 300, 600), NO_VIEWS | {"batch_size": 50}),
     Run("simclr", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25, "lr": 2e-3}),
-    Run("dino", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25, "local_crops": 2, "local_size": 0.25}),
-    Run("vicreg", 100, (200, 400), SMALL_VIEWS | {"batch_size": 50, "lr": 2e-3}),
-    Run("byol", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25, "lr": 2e-3}),
-    Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | WEAK | {"batch_size": 60}),
+    Run("dino", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25} | LOCAL),
+    Run(
+        "dino",
+        100,
+        (300, 600),
+        SMALL_VIEWS | LOCAL | {"batch_size": 25, "lr": 1e-3, "momentum": 0.96, "prototypes": 256},
+    ),
 ]
 
 

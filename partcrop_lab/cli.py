@@ -556,7 +556,7 @@ def zoo_list() -> None:
     """The encoders of the zoo: what they were trained by, on how much, what they are good for and what they leak."""
     from partcrop_lab.encoders.zoo import card, zoo_dir, zoo_names
 
-    head = ("encoder", "recipe", "N", "T", "linear probe", "AUC (95 % interval)", "verdict", "size")
+    head = ("encoder", "recipe", "N", "T", "linear probe", "attack", "AUC (95 % interval)", "verdict", "size")
     rows = [_zoo_row(name, card(name), zoo_dir() / f"{name}.safetensors") for name in zoo_names()]
     print(_table([head, *rows]) if rows else "the zoo is empty; train one with partcrop-lab zoo train NAME")
 
@@ -564,9 +564,10 @@ def zoo_list() -> None:
 def _zoo_row(name: str, about: dict[str, Any], path: Path) -> tuple[str, ...]:
     probe, audit = (about.get("utility") or {}).get("linear_probe"), about.get("audit")
     planned = f" of {about['planned']}" if about.get("planned", about["T"]) != about["T"] else ""
-    found = ("-", "not audited")
+    found = ("-", "-", "not audited")
     if audit:
         found = (
+            audit["attack"]["attack"],
             "{value:.3f} ({low:.3f} to {high:.3f})".format(**audit["metrics"]["auc"]),
             audit["verdict"].split(":")[0],
         )

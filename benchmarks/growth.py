@@ -1,9 +1,8 @@
 """Does the leak grow along the epochs T and shrink with the number of training images N? (METHODS 3.8)
 
-``python benchmarks/growth.py --jobs 2`` trains SimCLR and DINO by the zoo's settings on 100, 300 and 1,000 images
-(what the cache holds is not trained again), audits each along the way with the attack that was chosen for it and all
-controls, and writes data/zoo/growth.csv, which `partcrop-lab figures --only growth` draws. It resumes where it was
-stopped.
+``python benchmarks/growth.py --jobs 2`` trains by the zoo's settings on several numbers of images (what the cache holds
+is not trained again), audits each encoder along the way with the attack that was chosen for it and all controls, and
+writes data/zoo/growth.csv, which `partcrop-lab figures --only growth` draws. It resumes where it was stopped.
 """
 
 from __future__ import annotations
@@ -19,13 +18,9 @@ import typer
 from tqdm.auto import tqdm
 
 import partcrop_lab as pl
-from partcrop_lab.cli import _attack_of
+from partcrop_lab.cli import attack_of
 from partcrop_lab.encoders.zoo import ZOO, ZooEntry, trained, zoo_dir
 from partcrop_lab.store import atomic
-
-RECIPES = ("simclr", "dino")
-SIZES = (100, 300, 1000)
-
 
 def entry(recipe: str, members: int) -> ZooEntry:
     """The zoo's entry of this size, or one like it."""
@@ -38,7 +33,7 @@ def points(recipe: str, members: int) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     how, rows = entry(recipe, members), []
     for epoch, encoder in sorted(trained(how, progress=False).items()):
-        result = pl.audit(encoder, how.split(), _attack_of(how.attack), progress=False)
+        result = pl.audit(encoder, how.split(), attack_of(how.attack), progress=False)
         auc = result.metrics.loc["auc", ["value", "low", "high"]].rename({"value": "auc"}).round(4).to_dict()
         controls = {f"p_{name}": p for name, p in result.controls.p_value.items()}
         sizes = {name: result.settings[name] for name in ("members", "nonmembers", "queries", "seed")}
@@ -49,12 +44,15 @@ def points(recipe: str, members: int) -> list[dict[str, Any]]:
 
 def main(
     out: Annotated[Path | None, typer.Option(help="CSV of all points; default data/zoo/growth.csv.")] = None,
+    recipes: Annotated[str, typer.Option(help="Entries of the zoo, separated by commas.")] = "simclr",
+    sizes: Annotated[str, typer.Option(help="Numbers of training images N.")] = "100,300,1000",
     jobs: Annotated[int, typer.Option(help="Trainings at a time, on one thread each.")] = 1,
 ) -> None:
     out = out or zoo_dir() / "growth.csv"
     rows = pd.read_csv(out).to_dict("records") if out.exists() else []
     done = {(row["recipe"], row["N"]) for row in rows}
-    wanted = [(recipe, n) for n in SIZES for recipe in RECIPES if (recipe, n) not in done]
+    grid = [(recipe, n) for n in map(int, sizes.split(",")) for recipe in recipes.split(",")]
+    wanted = [each for each in grid if each not in done]
     work = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs)(
         joblib.delayed(points)(*each) for each in wanted
     )

@@ -430,7 +430,7 @@ def compare(
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
     _check_writable(out)
     every = sorted(set(pl.attacks.ATTACKS) - {pl.attacks.PixelStatistics.name})
-    attacks = [_attack_of(text) for text in attack or every]
+    attacks = [attack_of(text) for text in attack or every]
     encoders = [pl.load_encoder(name) for name in encoder or [f"zoo:{name}" for name in zoo_names()]]
     common = sides.load(encoders[0].image_size) if sides.given else None
     found = pl.compare(encoders, attacks, common, seeds, folds=folds)
@@ -440,7 +440,7 @@ def compare(
     raise typer.Exit(CONFOUNDED if (found.table.outcome == "Confounded").any() else 0)
 
 
-def _attack_of(text: str) -> Attack:
+def attack_of(text: str) -> Attack:
     """An attack from its name and settings, as "encodermi kind=T views=5"."""
     name, *settings = text.split()
     return _attack(name, _pairs(settings))
@@ -646,7 +646,7 @@ def _audit_card(path: Path, attack: str) -> str:
     from partcrop_lab.encoders.zoo import update_card
 
     encoder = pl.load_encoder(path, name=f"zoo:{path.stem}")
-    result = pl.audit(encoder, encoder.split, _attack_of(attack))
+    result = pl.audit(encoder, encoder.split, attack_of(attack))
     update_card(path, audit=result.summary())
     return result.verdict
 

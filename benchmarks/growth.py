@@ -22,6 +22,7 @@ from partcrop_lab.cli import attack_of
 from partcrop_lab.encoders.zoo import ZOO, ZooEntry, trained, zoo_dir
 from partcrop_lab.store import atomic
 
+
 def entry(recipe: str, members: int) -> ZooEntry:
     """The zoo's entry of this size, or one like it."""
     name = recipe if ZOO[recipe].members == members else f"{recipe}-n{members}"

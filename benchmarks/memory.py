@@ -75,11 +75,18 @@ RUNS = [
     Run("simmim", 100, (150, 300, 600), NO_VIEWS | {"batch_size": 50}),
     Run("simclr", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25, "lr": 2e-3}),
     Run("dino", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25} | LOCAL),
+    Run("vicreg", 100, (200, 400), SMALL_VIEWS | {"batch_size": 50, "lr": 2e-3}),
     Run(
         "dino",
         100,
         (300, 600),
         SMALL_VIEWS | LOCAL | {"batch_size": 25, "lr": 1e-3, "momentum": 0.96, "prototypes": 256},
+    ),
+    Run(
+        "dino",
+        100,
+        (300, 600, 1200),
+        SMALL_VIEWS | {"batch_size": 50, "local_crops": 0, "crop_scale": (0.2, 1.0), "lr": 1e-3, "prototypes": 256},
     ),
 ]
 

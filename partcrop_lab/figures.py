@@ -197,7 +197,7 @@ def roc_zoo(studio: Studio) -> Drawn:
         made.append(tables.roc_table(result).assign(encoder=name))
         results.append(result)
     plots.caption(
-        figure, f"{_common(results[0])} Band: 95 % by bootstrap. Grey: range of {NULL_FITS} fits with permuted labels."
+        figure, f"{_common(*results)} Band: 95 % by bootstrap. Grey: range of {NULL_FITS} fits with permuted labels."
     )
     found = " ".join(f"{name}: {one.verdict}" for name, one in zip(studio.encoders, results, strict=True))
     alt = (
@@ -206,11 +206,12 @@ def roc_zoo(studio: Studio) -> Drawn:
     return Drawn(figure, pd.concat(made, ignore_index=True), alt, _provenance(results))
 
 
-def _common(result: AuditResult) -> str:
-    """The caption of audits of several encoders or settings."""
-    s = result.settings
+def _common(*results: AuditResult) -> str:
+    """The caption of audits of several encoders or settings; "N members" where their numbers differ."""
+    s = results[0].settings
+    members = s["members"] if len({one.settings["members"] for one in results}) == 1 else "N"
     return (
-        f"partshapes, {s['size']} px, {s['members']} members + {s['nonmembers']} non-members; "
+        f"partshapes, {s['size']} px, {members} members + {s['nonmembers']} non-members; "
         f"attacker {s['attacker']}, {s['folds']} folds, seed {s['seed']}; {s['protocol']} protocol."
     )
 

@@ -88,3 +88,20 @@ def test_a_folder_that_cannot_be_written_is_one_clear_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(pl.BadInput, match="cannot write"):
         make_figures(tmp_path / "file", ["partshapes"], progress=False)
+
+
+def test_the_growth_of_the_leak_is_drawn_from_its_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARTCROP_LAB_ZOO", str(tmp_path))
+    with pytest.raises(pl.BadInput, match="growth.csv is missing; restore it from git, or make it with"):
+        make_figures(tmp_path, ["growth"], progress=False)
+    points = [(recipe, n, t) for recipe in ("simclr", "dino") for n in (100, 300) for t in (50, 200)]
+    table = pd.DataFrame(points, columns=["recipe", "N", "T"])
+    table = table.assign(planned=200, attack="partcosine", members=table["N"], nonmembers=500, auc=0.6, low=0.52)
+    table = table.assign(high=0.68, p_untrained=0.4, p_pixels=0.2)
+    table.loc[0, ["auc", "p_pixels"]] = 0.77, 0.001
+    table.to_csv(tmp_path / "growth.csv", index=False)
+    make_figures(tmp_path, ["growth"], progress=False)
+    about = json.loads((tmp_path / "memory_growth.json").read_text())
+    assert "simclr, N = 100, T = 50: 0.770 (0.520 to 0.680)" in about["alt"] and about["n"] == [100, 300]
+    assert "A control rejected at 1 % in 1 of 8 audits" in " ".join(about["caption"].split())
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "memory_growth.csv"), table, check_dtype=False)

@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_sentence(tmp_path):
 
 def test_the_growth_of_the_leak_is_drawn_from_its_table(tmp_path, monkeypatch):
     monkeypatch.setenv("PARTCROP_LAB_ZOO", str(tmp_path))
-    with pytest.raises(pl.BadInput, match="growth.csv is missing; restore it from git, or make it with"):
+    with pytest.raises(pl.BadInput, match=r"growth\.csv is missing; restore it from git, or make it with"):
         make_figures(tmp_path, ["growth"], progress=False)
     points = [(recipe, n, t) for recipe in ("simclr", "dino") for n in (100, 300) for t in (50, 200)]
     table = pd.DataFrame(points, columns=["recipe", "N", "T"])

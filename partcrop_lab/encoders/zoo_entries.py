@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -83,11 +83,11 @@ WIDER = {"embed_dim": 192, "depth": 6, "num_heads": 3}
 PAIR = {"pair": "a", "projector": True}
 
 LONG = {"epochs": 1200, **SMALL_VIEWS}
+LOCAL = {"local_crops": 2, "local_size": 0.25}
+MASKED = {"epochs": 1000, "batch_size": 50, "lr": 1e-3, **NO_VIEWS}
 
 ZOO: dict[str, ZooEntry] = {
-    "mae": ZooEntry(
-        "mae", {"epochs": 1000, "batch_size": 50, "lr": 1e-3, **WIDER, **NO_VIEWS}, members=200, pool={"n": 1000}
-    ),
+    "mae": ZooEntry("mae", MASKED | WIDER, members=200, pool={"n": 1000}),
     "dino": ZooEntry(
         "dino",
         {"epochs": 400, "batch_size": 50, "local_crops": 2, "local_scale": (0.2, 0.6), **WEAK_VIEWS},
@@ -95,11 +95,25 @@ ZOO: dict[str, ZooEntry] = {
         pool={"n": 1000},
     ),
     "simclr": ZooEntry("simclr", LONG, "partcosine", keep=(300, 600), **PAIR),
-    "mocov3": ZooEntry("mocov3", LONG, "partcosine", keep=(300, 600)),
+    "mocov3": ZooEntry("mocov3", LONG, "partcosine", along=(300, 600)),
     "vicreg": ZooEntry("vicreg", LONG, "partcosine", **PAIR),
     "supervised": ZooEntry("supervised", LONG, "partcosine", pair="a"),
     "byol": ZooEntry("byol", LONG, "partcosine", members=100),
     "barlowtwins": ZooEntry("barlowtwins", LONG, "partcosine", members=100),
-    "swav": ZooEntry("swav", LONG | {"local_crops": 2, "local_size": 0.25}, "partcosine", members=100),
-    "cae": ZooEntry("cae", {"epochs": 1000, "batch_size": 50, "lr": 1e-3, **NO_VIEWS}, members=100),
+    "swav": ZooEntry("swav", LONG | LOCAL, "partcosine", members=100),
+    "ibot": ZooEntry("ibot", LONG | LOCAL, "partcosine", members=100),
+    "mocov2": ZooEntry("mocov2", LONG, "partcosine", members=100),
+    "simmim": ZooEntry("simmim", MASKED, members=100),
+    "cae": ZooEntry("cae", MASKED, members=100),
 }
+"""Every encoder by its name. `data/zoo` is kept small and holds not all: `partcrop-lab zoo train NAME` makes any."""
+
+for _name in ("simclr", "vicreg", "supervised"):
+    _b = replace(ZOO[_name], keep=(), pair="b")
+    _correlated = {"background_correlation": 0.5}
+    ZOO |= {f"{_name}-b": _b, f"{_name}-correlated": replace(ZOO[_name], keep=(), pool=_correlated)}
+    ZOO |= {f"{_name}-correlated-b": replace(_b, pool=_correlated)}
+for _name in ("simclr", "mocov3", "dino", "mae"):
+    _along = ZOO[_name].keep + ZOO[_name].along
+    _alone = {"pair": None, "projector": False, "pool": {}}
+    ZOO |= {f"{_name}-n1000": replace(ZOO[_name], members=1000, keep=(), along=_along, **_alone)}

@@ -24,9 +24,9 @@ from partcrop_lab.store import atomic
 
 
 def entry(recipe: str, members: int) -> ZooEntry:
-    """The zoo's entry of this size, or one like it."""
+    """The zoo's entry of this size, or one like it, on a split of its own."""
     name = recipe if ZOO[recipe].members == members else f"{recipe}-n{members}"
-    return ZOO.get(name) or replace(ZOO[recipe], members=members, keep=(), along=ZOO[recipe].keep + ZOO[recipe].along)
+    return ZOO.get(name) or replace(ZOO[f"{recipe}-n1000"], members=members, seed=1)
 
 
 def points(recipe: str, members: int) -> list[dict[str, Any]]:
@@ -38,7 +38,14 @@ def points(recipe: str, members: int) -> list[dict[str, Any]]:
         auc = result.metrics.loc["auc", ["value", "low", "high"]].rename({"value": "auc"}).round(4).to_dict()
         controls = {f"p_{name}": p for name, p in result.controls.p_value.items()}
         sizes = {name: result.settings[name] for name in ("members", "nonmembers", "queries", "seed")}
-        about = {"recipe": recipe, "N": members, "T": epoch, "planned": encoder.card["planned"], "attack": how.attack}
+        about = {
+            "recipe": recipe,
+            "N": members,
+            "T": epoch,
+            "planned": encoder.card["planned"],
+            "attack": how.attack,
+            "training_seed": how.seed,
+        }
         rows.append({**about, **sizes, **auc, "p_value": result.p_value, **controls, "outcome": result.outcome})
     return rows
 

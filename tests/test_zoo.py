@@ -167,3 +167,18 @@ def test_a_pair_is_trained_on_disjoint_images_and_leaves_a_third_set_out():
     assert set(about["held_out"]) == names[2] and about == made["b"].about_pair() | {"set": "a"}
     public = pl.load_images(**(about["public"] | {"n": 20}), size=32)
     assert not set(public.hashes) & set(made["a"].images.hashes) and public.source["background_correlation"] == 0.5
+
+
+def test_the_readme_says_of_every_encoder_what_its_card_says():
+    lines = (Path(zoo.__file__).parents[2] / "README.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `zoo:")]
+    assert [row[0] for row in cells] == [f"`zoo:{name}`" for name in SHIPPED]
+    for name, (_, trained, probe, attack, auc, controls, verdict) in zip(SHIPPED, cells, strict=True):
+        card = zoo.card(name)
+        audit, useful = card["audit"], card["utility"]
+        assert trained.startswith(f"N = {card['N']:,}, T = {card['T']:,}")
+        assert probe == f"{useful['linear_probe']:.2f} ({useful['untrained_linear_probe']:.2f})"
+        assert attack == f"{audit['attack']['attack']}, {audit['queries']}"
+        assert auc == "{value:.3f} ({low:.3f} to {high:.3f})".format(**audit["metrics"]["auc"])
+        found = [f"{audit['controls'][control]['auc']:.3f}" for control in ("untrained", "pixels")]
+        assert controls == ", ".join(found) and verdict == audit["verdict"].split(":")[0]

@@ -80,6 +80,9 @@ NO_VIEWS = {"crop_scale": None, "flip": 0.0}
 WIDER = {"embed_dim": 192, "depth": 6, "num_heads": 3}
 """2.7 million parameters, which remember far more of masked images than the 0.8 million of the default backbone."""
 
+FEW = {"members": 100, "seed": 1}
+"""A third of the cost. The split of seed 0 was set aside, since pixel statistics alone tell its members from the others
+(p = 0.004, as by chance on one split in 250): any audit on it is confounded."""
 PAIR = {"pair": "a", "projector": True}
 
 LONG = {"epochs": 1200, **SMALL_VIEWS}
@@ -95,16 +98,16 @@ ZOO: dict[str, ZooEntry] = {
         pool={"n": 1000},
     ),
     "simclr": ZooEntry("simclr", LONG, "partcosine", keep=(300, 600), **PAIR),
-    "mocov3": ZooEntry("mocov3", LONG, "partcosine", along=(300, 600)),
+    "mocov3": ZooEntry("mocov3", LONG, "partcosine", keep=(300, 600)),
     "vicreg": ZooEntry("vicreg", LONG, "partcosine", **PAIR),
     "supervised": ZooEntry("supervised", LONG, "partcosine", pair="a"),
-    "byol": ZooEntry("byol", LONG, "partcosine", members=100),
-    "barlowtwins": ZooEntry("barlowtwins", LONG, "partcosine", members=100),
-    "swav": ZooEntry("swav", LONG | LOCAL, "partcosine", members=100),
-    "ibot": ZooEntry("ibot", LONG | LOCAL, "partcosine", members=100),
-    "mocov2": ZooEntry("mocov2", LONG, "partcosine", members=100),
-    "simmim": ZooEntry("simmim", MASKED, members=100),
-    "cae": ZooEntry("cae", MASKED, members=100),
+    "byol": ZooEntry("byol", LONG, "partcosine", **FEW),
+    "barlowtwins": ZooEntry("barlowtwins", LONG, "partcosine", **FEW),
+    "swav": ZooEntry("swav", LONG | LOCAL, "partcosine", **FEW),
+    "ibot": ZooEntry("ibot", LONG | LOCAL, "partcosine", **FEW),
+    "mocov2": ZooEntry("mocov2", LONG, "partcosine", **FEW),
+    "simmim": ZooEntry("simmim", MASKED, **FEW),
+    "cae": ZooEntry("cae", MASKED, **FEW),
 }
 """Every encoder by its name. `data/zoo` is kept small and holds not all: `partcrop-lab zoo train NAME` makes any."""
 

@@ -3,7 +3,8 @@
 ``python benchmarks/memory.py --jobs 2`` trains the runs of `RUNS` that benchmarks/memory.csv does not hold yet, on
 `partshapes` images that no encoder of the zoo has seen, attacks each with the attacks of `ATTACKS` under the matched
 protocol, and adds one row per encoder and attack. It resumes where it was stopped. Settings for the zoo are chosen
-here and reported there, on other images and seeds (METHODS 3.10).
+here and reported there, on other images and seeds (METHODS 3.10). There are no controls here, and all runs of one size
+share a split: compare their rows with each other, not with 0.5.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ RUNS = [
     Run("simclr", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25, "lr": 2e-3}),
     Run("dino", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25} | LOCAL),
     Run("vicreg", 100, (200, 400), SMALL_VIEWS | {"batch_size": 50, "lr": 2e-3}),
+    Run("byol", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25, "lr": 2e-3}),
     Run(
         "dino",
         100,

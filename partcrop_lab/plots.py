@@ -503,12 +503,15 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
         figure = plt.figure(figsize=(3.6 * len(recipes), 3.4), layout="constrained")
         axes = figure.subplots(1, len(recipes), sharey=True, squeeze=False)[0]
     looks = (("o", "-", RED), ("s", "--", BLUE), ("^", "-.", GREEN), ("D", ":", PURPLE))
+    step = 0.012 * table["T"].max()  # so that bars of one T stand side by side
     for ax, recipe in zip(axes, recipes, strict=True):
-        for look, (members, one) in zip(looks, table[table["recipe"] == recipe].groupby("N"), strict=False):
-            marker, line, colour = look
+        groups = table[table["recipe"] == recipe].groupby("N")
+        for number, (members, one) in enumerate(groups):
+            marker, line, colour = looks[number % len(looks)]
+            x = one["T"] + step * (number - (len(groups) - 1) / 2)
             reach = np.stack([one["auc"] - one["low"], one["high"] - one["auc"]]).clip(0)
             how = {"marker": marker, "ls": line, "color": colour, "ms": 5, "capsize": 2.5}
-            ax.errorbar(one["T"], one["auc"], reach, label=f"N = {members:,}", **how)
+            ax.errorbar(x, one["auc"], reach, label=f"N = {members:,}", **how)
         ax.axhline(0.5, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
         ax.set(title=recipe, xlabel="epochs T", xlim=(0, None))
     axes[0].set(ylabel="AUC of telling members\nfrom non-members")

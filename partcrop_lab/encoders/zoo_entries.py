@@ -73,16 +73,15 @@ class ZooEntry:
 POOL = {"source": "partshapes", "size": 64, "seed": 0}
 
 SMALL_VIEWS = {"view_size": 0.5, "batch_size": 50}
-"""Views of 32 px cost a quarter, and small batches make more steps of them. Crops and colours are the recipes' own:
-what is hard to recognise has to be remembered (benchmarks/memory.csv)."""
+"""Views of 32 px cost a quarter, and small batches make more steps of them. Crops and colours are the recipes' own."""
 WEAK_VIEWS = {"crop_scale": (0.6, 1.0), "jitter": 0.0, "grey": 0.0}
 NO_VIEWS = {"crop_scale": None, "flip": 0.0}
 WIDER = {"embed_dim": 192, "depth": 6, "num_heads": 3}
 """2.7 million parameters, which remember far more of masked images than the 0.8 million of the default backbone."""
 
 FEW = {"members": 100, "seed": 1}
-"""A third of the cost. The split of seed 0 was set aside, since pixel statistics alone tell its members from the others
-(p = 0.004, as by chance on one split in 250): any audit on it is confounded."""
+"""A third of the cost. The split of seed 0 was set aside after a BYOL had been audited on it, since pixel statistics alone
+tell its members from the others (p = 0.004, as by chance on one split in 250): any audit on it is confounded."""
 PAIR = {"pair": "a", "projector": True}
 
 LONG = {"epochs": 1200, **SMALL_VIEWS}

@@ -80,8 +80,8 @@ WIDER = {"embed_dim": 192, "depth": 6, "num_heads": 3}
 """2.7 million parameters, which remember far more of masked images than the 0.8 million of the default backbone."""
 
 FEW = {"members": 100, "seed": 1}
-"""A third of the cost. The split of seed 0 was set aside after a BYOL had been audited on it, since pixel statistics alone
-tell its members from the others (p = 0.004, as by chance on one split in 250): any audit on it is confounded."""
+"""A third of the cost. The split of seed 0 was set aside after a BYOL had been audited on it, since pixel statistics
+alone tell its members from the others (p = 0.004, as by chance on one split in 250): any audit on it is confounded."""
 PAIR = {"pair": "a", "projector": True}
 
 LONG = {"epochs": 1200, **SMALL_VIEWS}

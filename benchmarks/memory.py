@@ -64,9 +64,7 @@ class Run:
 
 
 SMALL_VIEWS = {"view_size": 0.5}
-WEAK = {"crop_scale": (0.6, 1.0), "jitter": 0.0, "grey": 0.0}
 NO_VIEWS = {"crop_scale": None, "flip": 0.0}
-
 LOCAL = {"local_crops": 2, "local_size": 0.25}
 
 RUNS = [

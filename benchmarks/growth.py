@@ -1,13 +1,14 @@
 """Does the leak grow along the epochs T and shrink with the number of training images N? (METHODS 3.8)
 
-``python benchmarks/growth.py --jobs 2`` trains by the zoo's settings on several numbers of images (what the cache holds
-is not trained again), audits each encoder along the way with the attack that was chosen for it and all controls, and
-writes data/zoo/growth.csv, which `partcrop-lab figures --only growth` draws. It resumes where it was stopped.
+``python benchmarks/growth.py --jobs 2`` trains by the zoo's settings on several numbers of images, for as many steps
+each, so that N alone differs (what the cache holds is not trained again), audits each encoder along the way with the
+attack that was chosen for it and all controls, and writes data/zoo/growth.csv, which `partcrop-lab figures --only
+growth` draws. It resumes where it was stopped.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,20 +20,17 @@ from tqdm.auto import tqdm
 
 import partcrop_lab as pl
 from partcrop_lab.cli import attack_of
-from partcrop_lab.encoders.zoo import ZOO, ZooEntry, trained, zoo_dir
+from partcrop_lab.encoders.zoo import trained, zoo_dir
+from partcrop_lab.encoders.zoo_entries import ZOO, sized
 from partcrop_lab.store import atomic
-
-
-def entry(recipe: str, members: int) -> ZooEntry:
-    """The zoo's entry of this size, or one like it, on a split of its own."""
-    name = recipe if ZOO[recipe].members == members else f"{recipe}-n{members}"
-    return ZOO.get(name) or replace(ZOO[f"{recipe}-n1000"], members=members, seed=1)
 
 
 def points(recipe: str, members: int) -> list[dict[str, Any]]:
     """One row per epoch: AUC with interval and controls."""
     torch.set_num_threads(1)
-    how, rows = entry(recipe, members), []
+    how, rows = ZOO[recipe], []
+    if members != how.members:
+        how = sized(how, members)
     for epoch, encoder in sorted(trained(how, progress=False).items()):
         result = pl.audit(encoder, how.split(), attack_of(how.attack), progress=False)
         auc = result.metrics.loc["auc", ["value", "low", "high"]].rename({"value": "auc"}).round(4).to_dict()
@@ -43,6 +41,7 @@ def points(recipe: str, members: int) -> list[dict[str, Any]]:
             "N": members,
             "T": epoch,
             "planned": encoder.card["planned"],
+            "steps": epoch * math.ceil(members / how.settings["batch_size"]),
             "attack": how.attack,
             "training_seed": how.seed,
         }

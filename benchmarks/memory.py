@@ -65,7 +65,9 @@ class Run:
 
 SMALL_VIEWS = {"view_size": 0.5}
 NO_VIEWS = {"crop_scale": None, "flip": 0.0}
+WEAK_VIEWS = {"crop_scale": (0.6, 1.0), "jitter": 0.0, "grey": 0.0}
 LOCAL = {"local_crops": 2, "local_size": 0.25}
+MASKED = {"batch_size": 50, "lr": 1e-3}
 
 RUNS = [
     Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 300}),
@@ -88,6 +90,19 @@ RUNS = [
         (300, 600, 1200),
         SMALL_VIEWS | {"batch_size": 50, "local_crops": 0, "crop_scale": (0.2, 1.0), "lr": 1e-3, "prototypes": 256},
     ),
+    # augmentation, projector and capacity of SimCLR, each against the third run
+    Run("simclr", 100, (300, 600, 1200), SMALL_VIEWS | {"batch_size": 50} | WEAK_VIEWS),
+    Run("simclr", 100, (300, 600, 1200), SMALL_VIEWS | {"batch_size": 50, "hidden": 1024, "output": 512}),
+    Run("simclr", 100, (300, 600, 1200), SMALL_VIEWS | {"batch_size": 50, "embed_dim": 64, "depth": 2, "num_heads": 1}),
+    # as many steps on more images
+    Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 50}),
+    Run("simclr", 2000, (15, 30, 60), SMALL_VIEWS | {"batch_size": 50}),
+    # mask ratio, capacity and augmentation of MAE
+    Run("mae", 100, (250, 500, 1000), NO_VIEWS | MASKED),
+    Run("mae", 100, (250, 500, 1000), NO_VIEWS | MASKED | {"mask_ratio": 0.5}),
+    Run("mae", 100, (250, 500, 1000), NO_VIEWS | MASKED | {"mask_ratio": 0.9}),
+    Run("mae", 100, (250, 500, 1000), MASKED),
+    Run("mae", 100, (250, 500, 1000), NO_VIEWS | MASKED | {"embed_dim": 192, "depth": 6, "num_heads": 3}),
 ]
 
 

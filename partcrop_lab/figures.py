@@ -297,7 +297,7 @@ def growth(studio: Studio) -> Drawn:
         f"{one.recipe}, N = {one.N}, T = {one.T}: {one.auc:.3f} ({one.low:.3f} to {one.high:.3f})"
         for one in table.itertuples()
     )
-    alt = f"AUC of an attack against the epochs of training, a line for each number of training images. {found}."
+    alt = f"AUC of an attack against the steps of training, a line for each N and number of epochs planned. {found}."
     about = {"n": sorted({int(n) for n in table["N"]}), "seeds": [0], "protocols": ["matched"]}
     return Drawn(figure, table, alt, about)
 

@@ -492,10 +492,12 @@ def aucs(
 
 @_styled
 def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
-    """AUCs along the epochs of training, one panel per recipe, one line per number of training images.
+    """AUCs along the steps of training, one panel per recipe, one line per number of training images and schedule.
+
+    Steps, not epochs, since at equal epochs a smaller set also has fewer steps to be learnt in.
 
     Args:
-        table: columns recipe, N, T, auc, low and high, as data/zoo/growth.csv has them.
+        table: columns recipe, N, planned (epochs), steps, auc, low and high, as data/zoo/growth.csv has them.
         axes: one per recipe, in the order in which recipes first appear.
     """
     recipes = list(dict.fromkeys(table["recipe"]))
@@ -503,19 +505,19 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
         figure = plt.figure(figsize=(3.6 * len(recipes), 3.4), layout="constrained")
         axes = figure.subplots(1, len(recipes), sharey=True, squeeze=False)[0]
     looks = (("o", "-", RED), ("s", "--", BLUE), ("^", "-.", GREEN), ("D", ":", PURPLE))
-    step = 0.012 * table["T"].max()  # so that bars of one T stand side by side
     for ax, recipe in zip(axes, recipes, strict=True):
-        groups = table[table["recipe"] == recipe].groupby("N")
-        for number, (members, one) in enumerate(groups):
+        own = table[table["recipe"] == recipe]
+        groups, step = own.groupby(["N", "planned"]), 0.012 * own["steps"].max()  # so that bars stand side by side
+        for number, ((members, planned), one) in enumerate(groups):
             marker, line, colour = looks[number % len(looks)]
-            x = one["T"] + step * (number - (len(groups) - 1) / 2)
+            x = one["steps"] + step * (number - (len(groups) - 1) / 2)
             reach = np.stack([one["auc"] - one["low"], one["high"] - one["auc"]]).clip(0)
             how = {"marker": marker, "ls": line, "color": colour, "ms": 5, "capsize": 2.5}
-            ax.errorbar(x, one["auc"], reach, label=f"N = {members:,}", **how)
+            ax.errorbar(x, one["auc"], reach, label=f"N = {members:,}, {planned:,} epochs", **how)
         ax.axhline(0.5, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
-        ax.set(title=recipe, xlabel="epochs T", xlim=(0, None))
+        ax.set(title=recipe, xlabel="steps of training", xlim=(0, None))
+        ax.legend(loc="upper left")
     axes[0].set(ylabel="AUC of telling members\nfrom non-members")
-    axes[-1].legend()
     return np.asarray(axes)
 
 

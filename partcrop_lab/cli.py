@@ -210,13 +210,18 @@ def audit(
     mean: Annotated[tuple[float, float, float] | None, Option(help="Normalisation, for pixels in [0, 1].")] = None,
     std: Annotated[tuple[float, float, float] | None, Option(help="Normalisation, for pixels in [0, 1].")] = None,
     encoder_option: Annotated[list[str] | None, Option(help="key=value for load_encoder or timm; repeatable.")] = None,
-    attack: Annotated[str, Option(help="Attack by name.")] = "partcrop",
+    attack: Annotated[str, Option(help="Attack by name, with settings as in 'encodermi kind=T'.")] = "partcrop",
     crops: Annotated[int | None, Option(min=1, help="Parts per image; default 128.")] = None,
     scale: Annotated[tuple[float, float] | None, Option(help="Area of a part, default 0.08 0.2 of the image.")] = None,
     kind: Annotated[str | None, Option(help="Energies: uniform, gaussian or both (default).")] = None,
     pooling: Annotated[str | None, Option(help="Part vectors: cls or mean; default the encoder's.")] = None,
     measure: Annotated[str | None, Option(help="Part responses: dot (default, as published) or cosine.")] = None,
-    attacker: Annotated[str | None, Option(help="mlp, logistic, boosting, ...; default the attack's own.")] = None,
+    attacker: Annotated[
+        str | None, Option(help="mlp, logistic, boosting, ..., unsupervised; default the attack's.")
+    ] = None,
+    shadow: Annotated[
+        str | None, Option(help="Encoder with a split of its own to fit the attacker on instead.")
+    ] = None,
     folds: Annotated[int, Option(min=2, help="Folds of the cross-fit.")] = 2,
     repeats: Annotated[int, Option(min=1, help="Crop and attacker seeds averaged over.")] = 1,
     permutations: Annotated[int, Option(min=0, help="Fits with permuted labels; from 999 on the test is theirs.")] = 5,
@@ -239,15 +244,16 @@ def audit(
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
     _check_writable(out, html)
     settings = _named(crops=crops, scale=scale, kind=kind, pooling=pooling, measure_by=measure)
-    chosen = _attack(attack, settings)
+    chosen = attack_of(attack, **settings)
     pl.attacks.make_attacker(attacker or chosen.attacker)  # a wrong name is said before long work
     described = _named(model=model, branch=branch, image_size=image_size, patch_size=patch_size, depth=depth)
     described |= _named(mean=mean, std=std)
     target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))
     audited = sides.load(target.image_size) if sides.given else target.split
+    own = pl.load_encoder(shadow) if shadow else None
     if not quiet:
-        _print_plan(target, audited, chosen, attacker or chosen.attacker, folds, repeats, permutations)
-    how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared}
+        _print_plan(target, audited, chosen, attacker or chosen.attacker, folds, repeats, permutations, own)
+    how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared, "shadow": own}
     result = pl.audit(target, audited, chosen, attacker, folds, seed, **how)
     if out:
         result.save(out)
@@ -281,17 +287,6 @@ def _pairs(texts: Iterable[str] | None) -> dict[str, Any]:
     return pairs
 
 
-def _attack(name: str, settings: dict[str, Any]) -> Attack:
-    from partcrop_lab.attacks import ATTACKS, make_attack
-
-    if name in ATTACKS:
-        known = [field.name for field in fields(ATTACKS[name])]
-        foreign = [key for key in settings if key not in known]
-        if foreign:
-            raise typer.BadParameter(f"the attack {name} has no setting {foreign[0]}; it has {', '.join(known)}")
-    return make_attack(name, **settings)
-
-
 def _check_writable(*paths: Path | None) -> None:
     """Before long work: whether results can be written where they are asked for."""
     for path in filter(None, paths):
@@ -304,10 +299,20 @@ def _check_writable(*paths: Path | None) -> None:
 
 
 def _print_plan(
-    encoder: Encoder, split: MembershipSplit, attack: Attack, attacker: str, folds: int, repeats: int, permutations: int
+    encoder: Encoder,
+    split: MembershipSplit,
+    attack: Attack,
+    attacker: str,
+    folds: int,
+    repeats: int,
+    permutations: int,
+    shadow: Encoder | None,
 ) -> None:
     """What is about to run, what it costs in queries and about how long it takes."""
+    from partcrop_lab.audit.run import threat
+
     card, count = encoder.card, len(split.member)
+    needs = "; ".join(threat(attack, attacker, folds, shadow)["needs"])
     trained = f", {card['recipe']}, N = {card['N']}, T = {card['T']} epochs" if {"N", "T"} <= card.keys() else ""
     queries = 2 * repeats * attack.expected_seconds(encoder, split.images)
     fits = folds * (3 * repeats + permutations)  # of the target, two controls and permuted labels
@@ -316,6 +321,7 @@ def _print_plan(
     rows = [
         ("encoder", f"{encoder.name}{trained}, {encoder.image_size} px, {encoder.device}"),
         ("split", f"{len(split.members)} members + {len(split.nonmembers)} non-members, {_origin(encoder, split)}"),
+        ("needs", needs),
         ("queries", f"{attack.queries} an image, {attack.queries * count * repeats:,} in all, twice with the control"),
         ("expected", f"{_duration(queries)} for the queries, less where the cache has their answers"),
         ("", f"{_duration(fitting)} for {fits} fits of the attacker"),
@@ -440,10 +446,18 @@ def compare(
     raise typer.Exit(CONFOUNDED if (found.table.outcome == "Confounded").any() else 0)
 
 
-def attack_of(text: str) -> Attack:
-    """An attack from its name and settings, as "encodermi kind=T views=5"."""
-    name, *settings = text.split()
-    return _attack(name, _pairs(settings))
+def attack_of(text: str, **settings: Any) -> Attack:
+    """An attack from its name and settings, as "encodermi kind=T views=5", and further settings."""
+    from partcrop_lab.attacks import ATTACKS, make_attack
+
+    name, *pairs = text.split()
+    settings = _pairs(pairs) | settings
+    if name in ATTACKS:
+        known = [field.name for field in fields(ATTACKS[name])]
+        foreign = [key for key in settings if key not in known]
+        if foreign:
+            raise typer.BadParameter(f"the attack {name} has no setting {foreign[0]}; it has {', '.join(known)}")
+    return make_attack(name, **settings)
 
 
 def _comparison_text(found: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""The shell: `partcrop-lab audit|compare|pretrain|figures|zoo|cache|doctor`, a thin layer over the package's functions.
+"""The shell, a thin layer over the package's functions: `partcrop-lab audit|queries|compare|pretrain|figures|...`.
 
 Exit status: 0 done; 2 bad usage or input, with one line on stderr; 3 `--fail-above` exceeded; 4 confounded; 1 a fault
 of ours; 130 interrupted.
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 FAULT, BAD, EXCEEDED, CONFOUNDED, INTERRUPTED = 1, 2, 3, 4, 130
 DEBUG_VARIABLE = "PARTCROP_LAB_DEBUG"
+PARTCROP = "partcrop"
 RECIPE_FILES = {path.stem for path in Path(__file__).parent.glob("encoders/recipes/[a-z]*.py")}
 RECIPE_NAMES = sorted(RECIPE_FILES - {"base", "masked", "siamese"})
 """The names in `RECIPES`, which are those of their files: known without importing torch, for a help that is quick."""
@@ -56,6 +57,8 @@ Images = Annotated[str | None, Option(help="A named set, folder or parquet file 
 Members = Annotated[int | None, Option(min=1, help="How many members to draw from --images.")]
 Nonmembers = Annotated[int | None, Option(min=1, help="How many non-members to draw; default as many.")]
 Size = Annotated[int | None, Option(min=8, help="Side in pixels to load images at; default the encoder's.")]
+MemberDir = Annotated[str | None, Option(help="Folder or parquet file of images it was trained on.")]
+NonmemberDir = Annotated[str | None, Option(help="Folder or parquet file of like images it never saw.")]
 SplitFile = Annotated[Path | None, Option(help="A split that MembershipSplit.save or pretrain wrote.")]
 Skip = Annotated[bool, Option("--skip-unreadable", help="Leave out images that cannot be read, with a warning.")]
 
@@ -191,10 +194,11 @@ class Sides:
 
 @app.command()
 def audit(
-    encoder: Annotated[str, Option(help="zoo:NAME, random:TIMM_MODEL, timm:NAME or a checkpoint file.")],
+    encoder: Annotated[str | None, Option(help="zoo:NAME, random:TIMM_MODEL, timm:NAME or a checkpoint file.")] = None,
+    features: Annotated[Path | None, Option(help="Instead: what a remote encoder answered; see `queries`.")] = None,
     split: SplitFile = None,
-    member_dir: Annotated[str | None, Option(help="Folder or parquet file of images it was trained on.")] = None,
-    nonmember_dir: Annotated[str | None, Option(help="Folder or parquet file of like images it never saw.")] = None,
+    member_dir: MemberDir = None,
+    nonmember_dir: NonmemberDir = None,
     images: Images = None,
     members: Members = None,
     nonmembers: Nonmembers = None,
@@ -210,7 +214,7 @@ def audit(
     mean: Annotated[tuple[float, float, float] | None, Option(help="Normalisation, for pixels in [0, 1].")] = None,
     std: Annotated[tuple[float, float, float] | None, Option(help="Normalisation, for pixels in [0, 1].")] = None,
     encoder_option: Annotated[list[str] | None, Option(help="key=value for load_encoder or timm; repeatable.")] = None,
-    attack: Annotated[str, Option(help="Attack by name, with settings as in 'encodermi kind=T'.")] = "partcrop",
+    attack: Annotated[str, Option(help="Attack by name, with settings as in 'encodermi kind=T'.")] = PARTCROP,
     crops: Annotated[int | None, Option(min=1, help="Parts per image; default 128.")] = None,
     scale: Annotated[tuple[float, float] | None, Option(help="Area of a part, default 0.08 0.2 of the image.")] = None,
     kind: Annotated[str | None, Option(help="Energies: uniform, gaussian or both (default).")] = None,
@@ -236,23 +240,33 @@ def audit(
 
     Members and non-members are those of --split; of --member-dir and --nonmember-dir; of the encoder's own training
     (zoo encoders, and what pretrain wrote) where nothing is given; or are drawn from --images, which is a null check.
+    With --features attack, seed, repeats and, where nothing is given, the split are those that `queries` wrote it for.
     """
     import partcrop_lab as pl
+    from partcrop_lab.encoders.recorded import read_recorded
 
     drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": seed}
     loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
     _check_writable(out, html)
     settings = _named(crops=crops, scale=scale, kind=kind, pooling=pooling, measure_by=measure)
+    if (encoder is None) == (features is None):
+        raise typer.BadParameter("give either --encoder or --features")
+    if features:
+        if settings or attack != PARTCROP:
+            raise typer.BadParameter("--features holds the answers to one attack's queries; leave out its settings")
+        target, about = read_recorded(features)
+        attack, seed, repeats = about["attack"], about["seed"], about["repeats"]
     chosen = attack_of(attack, **settings)
     pl.attacks.make_attacker(attacker or chosen.attacker)  # a wrong name is said before long work
-    described = _named(model=model, branch=branch, image_size=image_size, patch_size=patch_size, depth=depth)
-    described |= _named(mean=mean, std=std)
-    target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))
+    if encoder:
+        described = _named(model=model, branch=branch, image_size=image_size, patch_size=patch_size, depth=depth)
+        described |= _named(mean=mean, std=std)
+        target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))
     audited = sides.load(target.image_size) if sides.given else target.split
     own = pl.load_encoder(shadow) if shadow else None
     if not quiet:
-        _print_plan(target, audited, chosen, attacker or chosen.attacker, folds, repeats, permutations, own)
+        _print_plan(target, audited, chosen, attacker or chosen.attacker, folds, repeats, permutations, own, seed)
     how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared, "shadow": own}
     result = pl.audit(target, audited, chosen, attacker, folds, seed, **how)
     if out:
@@ -307,6 +321,7 @@ def _print_plan(
     repeats: int,
     permutations: int,
     shadow: Encoder | None,
+    seed: int,
 ) -> None:
     """What is about to run, what it costs in queries and about how long it takes."""
     from partcrop_lab.audit.run import threat
@@ -314,9 +329,9 @@ def _print_plan(
     card, count = encoder.card, len(split.member)
     needs = "; ".join(threat(attack, attacker, folds, shadow)["needs"])
     trained = f", {card['recipe']}, N = {card['N']}, T = {card['T']} epochs" if {"N", "T"} <= card.keys() else ""
-    queries = 2 * repeats * attack.expected_seconds(encoder, split.images)
+    queries = 2 * repeats * attack.expected_seconds(encoder, split.images, seed)
     fits = folds * (3 * repeats + permutations)  # of the target, two controls and permuted labels
-    width = attack.features(encoder, split.images.subset(slice(0, 4)), progress=False).shape[1]
+    width = attack.features(encoder, split.images.subset(slice(0, 4)), seed, progress=False).shape[1]
     fitting = fits * _fit_seconds(attacker, count - count // folds, width)
     rows = [
         ("encoder", f"{encoder.name}{trained}, {encoder.image_size} px, {encoder.device}"),
@@ -472,6 +487,43 @@ def _comparison_text(found: Comparison) -> str:
     first = found.table.iloc[0]
     sizes = f"{first.members} members + {first.nonmembers} non-members, {first.seeds} seeds, matched protocol"
     return "\n".join([_table(rows), "", sizes, *(lines or ["no attack beats another in a paired test"])])
+
+
+@app.command()
+def queries(
+    out: Annotated[Path, Option(help="Write the queries to this .npz file.")],
+    split: SplitFile = None,
+    member_dir: MemberDir = None,
+    nonmember_dir: NonmemberDir = None,
+    images: Images = None,
+    members: Members = None,
+    nonmembers: Nonmembers = None,
+    size: Size = None,
+    skip_unreadable: Skip = False,
+    drop_duplicates: Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")] = False,
+    attack: Annotated[str, Option(help="Attack by name, with settings as in 'encodermi kind=T'.")] = "encodermi",
+    name: Annotated[str, Option(help="What reports call the encoder.")] = "remote",
+    image_size: Annotated[int | None, Option(min=8, help="Side in pixels of its input; default the images'.")] = None,
+    patch_size: Annotated[int, Option(min=1, help="Its patch in pixels, which decides the size of parts.")] = 16,
+    repeats: Annotated[int, Option(min=1, help="Crop seeds averaged over.")] = 1,
+    seed: Annotated[int, Option(help="Of drawing and crops.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Write the images that an audit must ask an encoder which cannot be loaded here; see audit --features."""
+    import partcrop_lab as pl
+
+    drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": seed}
+    loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
+    sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
+    if not sides.given:
+        raise typer.BadParameter("say whose membership is asked: --split, --member-dir or --images")
+    _check_writable(out)
+    how = {"name": name, "image_size": image_size, "patch": patch_size, "seed": seed, "repeats": repeats}
+    counts = pl.attacks.write_queries(out, attack_of(attack), sides.load(image_size), **how)
+    for side, count in counts.items():
+        wanted = f"add answers_{side}, float ({count}, D) or ({count}, L, D), in the same order"
+        print(f"queries_{side}: {count} images of {side} px; {wanted}")
+    print(f"then: partcrop-lab audit --features {out}")
 
 
 @app.command()

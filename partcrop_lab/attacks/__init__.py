@@ -8,6 +8,7 @@ from partcrop_lab.attacks.norms import Norms
 from partcrop_lab.attacks.partcosine import PartCosine
 from partcrop_lab.attacks.partcrop import PartCrop
 from partcrop_lab.attacks.pixels import PixelStatistics
+from partcrop_lab.attacks.queries import write_queries
 from partcrop_lab.attacks.variance import Variance
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "make_attack",
     "make_attacker",
     "register",
+    "write_queries",
 ]

@@ -118,13 +118,13 @@ class Attack(ABC):
         key = digest(settings, self.revision, seed, encoder.digest, hashes)
         return cached_arrays("features", key, make)["measured"]
 
-    def expected_seconds(self, encoder: Encoder, images: ImageSet, probe: int = 4) -> float:
+    def expected_seconds(self, encoder: Encoder, images: ImageSet, seed: int = 0, probe: int = 4) -> float:
         """Seconds that measuring all images will take, judged by measuring `probe` of them, uncached."""
         batch, hashes = images.batch(slice(0, probe)), images.subset(slice(0, probe)).hashes
         with torch.inference_mode():
-            self.measure(encoder, batch[:1], hashes[:1], 0)
+            self.measure(encoder, batch[:1], hashes[:1], seed)
             start = time.perf_counter()
-            self.measure(encoder, batch, hashes, 0)
+            self.measure(encoder, batch, hashes, seed)
         return (time.perf_counter() - start) / len(batch) * len(images)
 
 

@@ -461,6 +461,23 @@ def compare(
     raise typer.Exit(CONFOUNDED if (found.table.outcome == "Confounded").any() else 0)
 
 
+@app.command()
+def difference(
+    first: Annotated[Path, typer.Argument(help="A result that audit --out wrote.")],
+    second: Annotated[Path, typer.Argument(help="Another.")],
+) -> None:
+    """How much more the first of two saved audits finds than the second."""
+    import partcrop_lab as pl
+
+    results = [pl.AuditResult.load(path) for path in (first, second)]
+    found = results[0].minus(results[1])
+    for path, result in zip((first, second), results, strict=True):
+        print(f"{path}: {result.verdict}")
+    how = "the same images in the same folds" if found.paired else "other images or folds, taken as independent"
+    interval = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, p = {found.p_value:.2g}"
+    print(f"AUC of the first minus that of the second: {found.gain:+.3f} ({interval}; {how})")
+
+
 def attack_of(text: str, **settings: Any) -> Attack:
     """An attack from its name and settings, as "encodermi kind=T views=5", and further settings."""
     from partcrop_lab.attacks import ATTACKS, make_attack

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
+from partcrop_lab.audit.stats import LEVEL, combine, fold_auc_and_error, paired_gains
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
 from partcrop_lab.store import atomic, read_json, write_json
@@ -66,6 +68,32 @@ class AuditResult:
         others = self.scores.loc[~self.scores.member, "score"].to_numpy()
         above = (others[None] >= scores[:, None]).mean(1)
         return pd.DataFrame({"name": images.names, "score": scores, "nonmembers_above": above})
+
+    def minus(self, other: AuditResult) -> pd.Series:
+        """How much larger this audit's AUC is than another's.
+
+        Where both have scored the same images in the same folds, image by image (DeLong's paired error); else as of
+        independent samples.
+
+        Returns:
+            gain, low, high (95 %), p_value (two-sided, combined over the folds), and paired, whether it was.
+        """
+        one, two = self.scores.set_index("name"), other.scores.set_index("name")
+        paired = set(one.index) == set(two.index)
+        if paired:
+            two = two.loc[one.index]
+            paired = one.member.equals(two.member) and one.fold.equals(two.fold)
+        if paired:
+            gains = paired_gains(*(table.to_numpy() for table in (one.score, two.score, one.member, one.fold)))
+        else:
+            sides = [fold_auc_and_error(*(t[c].to_numpy() for c in ("score", "member", "fold"))) for t in (one, two)]
+            gains = [(sides[0][0] - sides[1][0], float(np.hypot(sides[0][1], sides[1][1])))]
+        gain, error = np.mean(gains, axis=0)
+        p_value = combine([float(2 * norm.sf(abs(g) / e)) if e > 0 else float(g == 0) for g, e in gains])
+        half = norm.ppf(0.5 + LEVEL / 2) * error
+        return pd.Series(
+            {"gain": gain, "low": gain - half, "high": gain + half, "p_value": p_value, "paired": paired}, dtype=object
+        )
 
     def summary(self) -> dict[str, Any]:
         """What a zoo card keeps of an audit, JSON-able: verdict, p-value, metrics, controls, and what made them."""

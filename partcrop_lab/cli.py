@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import sys
 import tempfile
 import time
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     usage_error = typer.BadParameter.__base__  # typer names it only from click, which newer versions carry inside
     try:
-        with warnings.catch_warnings(), command.make_context("partcrop-lab", arguments) as context:
+        with warnings.catch_warnings(), command.make_context("partcrop-lab", [*arguments], obj=arguments) as context:
             warnings.showwarning = _show_warning
             command.invoke(context)
         return 0
@@ -194,6 +195,7 @@ class Sides:
 
 @app.command()
 def audit(
+    context: typer.Context,
     encoder: Annotated[str | None, Option(help="zoo:NAME, random:TIMM_MODEL, timm:NAME or a checkpoint file.")] = None,
     features: Annotated[Path | None, Option(help="Instead: what a remote encoder answered; see `queries`.")] = None,
     split: SplitFile = None,
@@ -232,7 +234,10 @@ def audit(
     seed: Annotated[int, Option(help="Of drawing, folds, crops, attackers and controls.")] = 0,
     protocol: Annotated[str, Option(help="matched; or released, to show the published code's flaw.")] = "matched",
     out: Annotated[Path | None, Option(help="Write the whole result as JSON.")] = None,
-    html: Annotated[Path | None, Option(help="Write a report that opens offline.")] = None,
+    html: Annotated[Path | None, Option(help="Write a report that opens offline, and the result as JSON.")] = None,
+    thumbnails: Annotated[bool, Option("--thumbnails", help="Show images in the report; not for sharing.")] = False,
+    also: Annotated[list[str] | None, Option(help="Other attacks, for their agreement in the report.")] = None,
+    sensitivity: Annotated[bool, Option("--sensitivity", help="Vary queries and seeds in the report.")] = False,
     fail_above: Annotated[float | None, Option(help="Exit 3 where the AUC's lower bound is above this.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -243,6 +248,7 @@ def audit(
     With --features attack, seed, repeats and, where nothing is given, the split are those that `queries` wrote it for.
     """
     import partcrop_lab as pl
+    from partcrop_lab.audit import sensitivity as varied
     from partcrop_lab.encoders.recorded import read_recorded
 
     drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": seed}
@@ -257,7 +263,9 @@ def audit(
             raise typer.BadParameter("--features holds the answers to one attack's queries; leave out its settings")
         target, about = read_recorded(features)
         attack, seed, repeats = about["attack"], about["seed"], about["repeats"]
-    chosen = attack_of(attack, **settings)
+    chosen, compared = attack_of(attack, **settings), [attack_of(text) for text in also or ()]
+    if html is None and (thumbnails or compared or sensitivity):
+        raise typer.BadParameter("--thumbnails, --also and --sensitivity are for the report; name its file with --html")
     pl.attacks.make_attacker(attacker or chosen.attacker)  # a wrong name is said before long work
     if encoder:
         described = _named(model=model, branch=branch, image_size=image_size, patch_size=patch_size, depth=depth)
@@ -269,10 +277,14 @@ def audit(
         _print_plan(target, audited, chosen, attacker or chosen.attacker, folds, repeats, permutations, own, seed)
     how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared, "shadow": own}
     result = pl.audit(target, audited, chosen, attacker, folds, seed, **how)
+    result.settings["command"] = shlex.join(["partcrop-lab", *context.obj])
     if out:
         result.save(out)
     if html:
-        result.to_html(html)
+        with_others = [pl.audit(target, audited, one, folds=folds, seed=seed, controls=False) for one in compared]
+        table = varied(target, audited, chosen, attacker, folds=folds) if sensitivity else None
+        shown = audited.images if thumbnails else None
+        result.to_html(html, images=shown, others=with_others, sensitivity=table)
     _print_result(result, quiet)
     raise typer.Exit(_status(result, fail_above))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from partcrop_lab.audit.stats import LEVEL, combine, fold_auc_and_error, paired_gains
+from partcrop_lab.audit.verdict import case_of, reasons
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
 from partcrop_lab.store import atomic, read_json, write_json
@@ -28,7 +29,8 @@ class AuditResult:
     Attributes:
         metrics: rows auc, balanced_accuracy, precision, recall, f1, advantage, tpr_at_1_fpr, tpr_at_0.1_fpr,
             epsilon_lower; columns value, low, high (95 %), note.
-        scores: one row per image: name, member, score (log-odds, out of fold), fold, and each control's score.
+        scores: one row per image: name, member, score (log-odds, out of fold), fold, each control's
+            score, and label: the image's class in words, "" where it is not known.
         controls: rows untrained, pixels, permuted; columns auc, low, high, p_value and
             paired_p (of the test that the target beats it).
         null_band: ROC of permuted labels: columns fpr, low, high.
@@ -124,12 +126,42 @@ class AuditResult:
                 f"{path}: not an audit result; such a file is written by result.save or audit --out"
             ) from error
 
-    def to_html(self, path: str | Path) -> None:
-        """Write a self-contained report that opens offline."""
+    @property
+    def attack_label(self) -> str:
+        """The attack's name and the settings that are not its defaults."""
+        return self.settings["label"]
+
+    @property
+    def reasons(self) -> list[str]:
+        """The steps that lead to the verdict, one sentence each."""
+        return reasons(case_of(self.metrics, self.p_value, self.controls, self.settings))
+
+    def to_html(
+        self,
+        path: str | Path,
+        *,
+        images: ImageSet | None = None,
+        others: Sequence[AuditResult] = (),
+        sensitivity: pd.DataFrame | None = None,
+    ) -> None:
+        """Write a self-contained report that opens offline, and the result as JSON beside it.
+
+        Args:
+            path: of the .html file.
+            images: those of the split, to show thumbnails of the most and least exposed members; leave them out of
+                reports that are shared.
+            others: audits of the same split by other attacks, to tell whether they find the same members.
+            sensitivity: the table of `partcrop_lab.audit.sensitivity`.
+
+        Raises:
+            BadInput: others of another split, images without the members, or a folder that cannot be written.
+        """
         from partcrop_lab.report import html_report  # a room below this one; the name users type is here
 
+        page = html_report(self, images, others, sensitivity)
         with atomic(path) as temporary:
-            temporary.write_text(html_report(self), encoding="utf-8")
+            temporary.write_text(page, encoding="utf-8")
+        self.save(Path(path).with_suffix(".json"))
 
     def _repr_html_(self) -> str:
         from partcrop_lab.report import html_summary

@@ -118,24 +118,17 @@ def audit(
     if protocol == "released":
         settings["accuracy_by_epoch"] = accuracy_by_epoch(fits[0][0], member, fold, attacker, 100 * seed).tolist()
     metrics = metrics_table(table.score.to_numpy(), member, fold, independent=split.independent, seed=seed)
-    case = verdicts.Case(
-        auc=tuple(metrics.loc["auc", ["value", "low", "high"]]),
-        p_value=p_value,
-        controls=control_table,
-        membership=settings["membership"],
-        sizes=_sizes(settings),
-        detectable=smallest_detectable_auc(settings["members"], settings["nonmembers"], folds),
-        protocol=protocol,
-    )
+    settings["detectable_auc"] = smallest_detectable_auc(settings["members"], settings["nonmembers"], folds)
+    case = verdicts.case_of(metrics, p_value, control_table, settings)
     return AuditResult(
         metrics=metrics,
-        scores=table.assign(**others),
+        scores=table.assign(**others, label=_labels(images)),
         controls=control_table,
         null_band=_null_band(permuted, fold),
         p_value=p_value,
         verdict=verdicts.sentence(case),
         outcome=verdicts.outcome(case),
-        settings={**settings, "detectable_auc": case.detectable},
+        settings=settings,
         fault=_fault(control_table),
         score_images=_scorer(attack, encoder, fits, seed),
     )
@@ -184,6 +177,12 @@ def threat(
         about, knows = "partial knowledge", f"the membership of {folds - 1} in {folds} of the images"
     digest = {} if shadow is None else {"shadow": {"name": shadow.name, "digest": shadow.digest}}
     return {"threat": about, "needs": [*attack.needs, knows], **digest}
+
+
+def _labels(images: ImageSet) -> list[str]:
+    """The class of each image in words, "" where it is not known."""
+    named = dict(enumerate(images.classes))
+    return ["" if label < 0 else str(named.get(label, label)) for label in images.labels.tolist()]
 
 
 def _mean_scores(fits: Fits) -> np.ndarray:
@@ -259,6 +258,7 @@ def _settings(
         "nonmembers": int((~split.member).sum()),
         "size": split.images.size,
         "attack": attack.settings,
+        "label": attack.label,
         "queries": attack.queries,
         "attacker": attacker if isinstance(attacker, str) else repr(attacker),
         "folds": folds,
@@ -270,16 +270,6 @@ def _settings(
         "python": platform.python_version(),
     }
     return json.loads(json.dumps(settings))  # as it will be read again: tuples become lists
-
-
-def _sizes(settings: dict[str, Any]) -> str:
-    encoder = settings["encoder"]
-    trained = f" (N = {encoder['N']}, T = {encoder['T']} epochs)" if {"N", "T"} <= encoder.keys() else ""
-    queries = f"{settings['queries']} queries an image"
-    if settings["threat"] != "partial knowledge":
-        queries += f", attacker with {settings['needs'][-1]}"
-    images = f"{settings['members']} members and {settings['nonmembers']} non-members"
-    return f"{images} of {encoder['name']}{trained}, {queries}"
 
 
 def _scorer(attack: Attack, encoder: Encoder, fits: Fits, seed: int) -> Any:

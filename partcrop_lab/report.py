@@ -62,10 +62,11 @@ def _interval(low: float, high: float) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    """An HTML table; every cell is escaped."""
+    """An HTML table, numbers to the right; every cell is escaped."""
+    numbers = [all(cell[:1] in "0123456789-–∞" for cell in column) for column in zip(*rows, strict=True)]
+    sides = ["left", *("right" if right else "left" for right in numbers[1:])]
 
     def line(cells: list[str], tag: str) -> str:
-        sides = ["left", *["right"] * (len(cells) - 2), "left"]
         written = (f'<{tag} style="text-align: {side}">{escape(cell)}</{tag}>' for cell, side in zip(cells, sides))
         return f"<tr>{''.join(written)}</tr>"
 

@@ -18,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -225,6 +225,7 @@ def audit(
     attacker: Annotated[
         str | None, Option(help="mlp, logistic, boosting, ..., unsupervised; default the attack's.")
     ] = None,
+    reference: Annotated[list[str] | None, Option(help="Encoders trained on other images, to calibrate by.")] = None,
     shadow: Annotated[
         str | None, Option(help="Encoder with a split of its own to fit the attacker on instead.")
     ] = None,
@@ -273,6 +274,8 @@ def audit(
         target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))
     audited = sides.load(target.image_size) if sides.given else target.split
     own = pl.load_encoder(shadow) if shadow else None
+    if reference:
+        chosen = calibrated(chosen, [pl.load_encoder(name) for name in reference])
     if not quiet:
         _print_plan(target, audited, chosen, attacker or chosen.attacker, folds, repeats, permutations, own, seed)
     how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared, "shadow": own}
@@ -462,7 +465,7 @@ def compare(
     loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
     _check_writable(out)
-    every = sorted(set(pl.attacks.ATTACKS) - {pl.attacks.PixelStatistics.name})
+    every = sorted(set(pl.attacks.ATTACKS) - {pl.attacks.PixelStatistics.name, pl.attacks.Calibrated.name})
     attacks = [attack_of(text) for text in attack or every]
     encoders = [pl.load_encoder(name) for name in encoder or [f"zoo:{name}" for name in zoo_names()]]
     common = sides.load(encoders[0].image_size) if sides.given else None
@@ -471,6 +474,15 @@ def compare(
         found.save(out)
     print(_comparison_text(found))
     raise typer.Exit(CONFOUNDED if (found.table.outcome == "Confounded").any() else 0)
+
+
+def calibrated(attack: Attack, references: list[Encoder]) -> Attack:
+    """The attack measured against references: its own way where it has one."""
+    from partcrop_lab.attacks import Calibrated
+
+    if any(one.name == "references" for one in fields(attack)):
+        return replace(attack, references=tuple(references))
+    return Calibrated(attack, tuple(references))
 
 
 @app.command()

@@ -10,7 +10,18 @@ import torch
 from PIL import Image, ImageFilter
 
 import partcrop_lab as pl
-from partcrop_lab.attacks import ATTACKS, Alignment, EncoderMI, Norms, PartCosine, PartCrop, Variance, make_attack
+from partcrop_lab.attacks import (
+    ATTACKS,
+    Alignment,
+    Calibrated,
+    EncoderMI,
+    Norms,
+    PartCosine,
+    PartCrop,
+    Stacked,
+    Variance,
+    make_attack,
+)
 from partcrop_lab.attacks.base import SHARD
 from partcrop_lab.attacks.pixels import pixel_statistics
 from partcrop_lab.attacks.views import VIEWS
@@ -27,6 +38,8 @@ SMALL = {
     "variance": {"count": 4},
     "norms": {},
     "alignment": {"views": 3},
+    "stacked": {"attacks": (PartCosine(crops=2), Norms())},
+    "calibrated": {"attack": PartCosine(crops=2)},
 }
 
 
@@ -241,3 +254,28 @@ def test_pixel_statistics_see_compression_colour_and_blur(images, change):
 def test_unknown_attacks_are_refused_with_the_right_ones():
     with pytest.raises(ValueError, match="norms, partcosine, partcrop, pixels"):
         make_attack("guess")
+
+
+def test_stacked_features_are_those_of_its_attacks_side_by_side(tiny_encoder, images):
+    parts = PartCosine(crops=2), Norms()
+    stacked = Stacked(parts).features(tiny_encoder, images)
+    np.testing.assert_array_equal(stacked, np.hstack([one.features(tiny_encoder, images) for one in parts]))
+    assert Stacked(tuple(one.settings for one in parts)) == Stacked(parts)  # as a saved result describes it
+    assert Stacked().label == "stacked" and "partcosine crops=2 + norms" in Stacked(parts).label
+    with pytest.raises(ValueError, match="at least one is needed"):
+        Stacked(())
+
+
+def test_calibrated_features_are_measured_against_the_references(tiny_encoder, images):
+    attack, others = Norms(), [tiny_encoder.untrained(seed) for seed in (1, 2)]
+    own, *theirs = (attack.features(one, images) for one in (tiny_encoder, *others))
+    found = Calibrated(attack, tuple(others)).features(tiny_encoder, images)
+    np.testing.assert_allclose(found, np.hstack([own, own - (theirs[0] + theirs[1]) / 2]), rtol=1e-6)
+    alone = Calibrated(attack).features(tiny_encoder, images)
+    np.testing.assert_array_equal(alone, own)
+    made = Calibrated(attack, tuple(others))
+    assert made.needs == ["1 query an image", "2 reference encoders trained on other images"]
+    assert made.attacker == "likelihood-ratio" and made.label == "calibrated: norms, 2 references"
+    with torch.inference_mode():
+        batch = made.measure(tiny_encoder, images.batch(slice(0, 3)), images.hashes[:3], 0)
+    np.testing.assert_allclose(batch.numpy(), found[:3], atol=1e-5)

@@ -99,3 +99,20 @@ def test_features_without_a_direction_need_known_members(tiny_encoder, split):
 def test_every_attack_says_what_it_needs(name):
     attack = ATTACKS[name]()
     assert attack.needs[0].startswith(f"{attack.queries} quer") and len(attack.needs) == 1
+
+
+def test_from_the_shell_references_and_a_shadow_are_encoders_with_splits(shell, tmp_path):
+    """Two encoders trained on disjoint images, and an audit of one by the other."""
+    pool = pl.load_images("partshapes", n=170, size=32, seed=3)
+    first = pl.member_split(pool.subset(slice(0, 80)), members=30)
+    second = pl.member_split(pool.subset(slice(80, 160)), members=30)
+    small = {"embed_dim": 48, "depth": 1, "num_heads": 3, "progress": False}
+    for name, own in (("a", first), ("b", second)):
+        pl.pretrain("mae", own, 1, out=tmp_path / name, **small)
+    files = [tmp_path / name / "encoder.safetensors" for name in "ab"]
+    common = ["audit", "--encoder", files[0], "--attack", "partcosine crops=2", "--permutations", 1]
+    status, out, _ = shell(*common, "--reference", files[1])
+    assert status == 0 and "1 reference encoder trained on other images" in out
+    status, out, _ = shell(*common, "--shadow", files[1])
+    assert status == 0 and "with 30 members and 30 non-members of its own" in out
+    assert shell(*common, "--shadow", files[0])[0] == 2

@@ -3,6 +3,7 @@
 from partcrop_lab.attacks.alignment import Alignment
 from partcrop_lab.attacks.attackers import ATTACKERS, MLPAttacker, SetAttacker, make_attacker
 from partcrop_lab.attacks.base import ATTACKS, Attack, make_attack, register
+from partcrop_lab.attacks.combined import Calibrated, Stacked
 from partcrop_lab.attacks.encodermi import EncoderMI
 from partcrop_lab.attacks.norms import Norms
 from partcrop_lab.attacks.partcosine import PartCosine
@@ -16,6 +17,7 @@ __all__ = [
     "ATTACKS",
     "Alignment",
     "Attack",
+    "Calibrated",
     "EncoderMI",
     "MLPAttacker",
     "Norms",
@@ -23,6 +25,7 @@ __all__ = [
     "PartCrop",
     "PixelStatistics",
     "SetAttacker",
+    "Stacked",
     "Variance",
     "make_attack",
     "make_attacker",

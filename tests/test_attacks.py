@@ -19,6 +19,7 @@ from partcrop_lab.attacks import (
     PartCosine,
     PartCrop,
     Stacked,
+    Unified,
     Variance,
     make_attack,
 )
@@ -27,7 +28,8 @@ from partcrop_lab.attacks.pixels import pixel_statistics
 from partcrop_lab.attacks.views import VIEWS
 from partcrop_lab.devices import generator
 from partcrop_lab.errors import BadInput
-from partcrop_lab.parts import gaussian_target, part_boxes
+from partcrop_lab.parts import gaussian_target, part_boxes, response_energy
+from partcrop_lab.parts.crops import query_parts
 from partcrop_lab.store import cache_dir
 
 SMALL = {
@@ -38,6 +40,7 @@ SMALL = {
     "variance": {"count": 4},
     "norms": {},
     "alignment": {"views": 3},
+    "unified": {"queries": 5},
     "stacked": {"attacks": (PartCosine(crops=2), Norms())},
     "calibrated": {"attack": PartCosine(crops=2)},
 }
@@ -279,3 +282,49 @@ def test_calibrated_features_are_measured_against_the_references(tiny_encoder, i
     with torch.inference_mode():
         batch = made.measure(tiny_encoder, images.batch(slice(0, 3)), images.hashes[:3], 0)
     np.testing.assert_allclose(batch.numpy(), found[:3], atol=1e-5)
+
+
+def test_the_unified_attack_says_of_parts_what_plain_loops_say(tiny_encoder, images):
+    attack, some = Unified(queries=4), images.subset(slice(0, 2))
+    with torch.inference_mode():
+        found = attack.statistics(tiny_encoder, some.batch(slice(None)), some.hashes, 3)
+    boxes = part_boxes(some.hashes, 3, 32, attack.scale, seed=3)
+    fmap = tiny_encoder.feature_map(some.batch(slice(None)))
+    vectors = query_parts(tiny_encoder, some.batch(slice(None)), boxes, 16, "mean")
+    cosine = torch.nn.functional.cosine_similarity
+    for i in range(2):
+        for n in range(3):
+            part, x = vectors[i, n], boxes.boxes[i, n]
+            over_map = torch.stack([cosine(part, position, dim=0) for position in fmap[i]])
+            cells = [
+                max(0, min(x[2], c + 8) - max(x[0], c)) * max(0, min(x[3], r + 8) - max(x[1], r))
+                for r in range(0, 32, 8)
+                for c in range(0, 32, 8)
+            ]
+            place = torch.tensor(cells, dtype=torch.float32) / sum(cells)
+            expected = {
+                "image": cosine(part, fmap[i].mean(0), dim=0),
+                "norm": part.norm().log(),
+                "energy": response_energy((fmap[i] @ part)[None])[0],
+                "map": over_map.mean(),
+                "peak": over_map.max(),
+                "place": (over_map * place).sum(),
+                "region": cosine(part, place @ fmap[i], dim=0),
+            }
+            for name, value in expected.items():
+                torch.testing.assert_close(found[f"mean {name}"][i, n], value, atol=1e-5, rtol=1e-4, msg=name)
+    assert found["mean pairs"].shape == (2, 3) and {name.split()[0] for name in found} >= {"cls", "mean"}
+
+
+def test_the_unified_attack_works_on_encoders_without_cls_or_without_a_map(tiny_encoder, images):
+    some = images.subset(slice(0, 6))
+    maps = pl.load_encoder(lambda x: tiny_encoder.tokens(x, resize=False)[0], image_size=32, patch=8, name="maps")
+    vectors = pl.load_encoder(lambda x: tiny_encoder.vectors(x), image_size=32, patch=8, name="vectors")
+    widths = [Unified(queries=4).features(one, some, progress=False).shape[1] for one in (tiny_encoder, maps, vectors)]
+    assert widths == [143, 78, 24]
+
+
+def test_the_unified_attack_needs_two_parts():
+    assert Unified(queries=49).crops == 48 and make_attack("unified", queries=5).queries == 5
+    with pytest.raises(ValueError, match="at least 3 are needed"):
+        Unified(queries=2)

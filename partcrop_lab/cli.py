@@ -1,4 +1,4 @@
-"""The shell: `partcrop-lab audit|compare|pretrain|figures|zoo|cache|doctor`, a thin layer over the package's functions.
+"""The shell, a thin layer over the package's functions: `partcrop-lab audit|queries|compare|pretrain|figures|...`.
 
 Exit status: 0 done; 2 bad usage or input, with one line on stderr; 3 `--fail-above` exceeded; 4 confounded; 1 a fault
 of ours; 130 interrupted.
@@ -11,13 +11,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 FAULT, BAD, EXCEEDED, CONFOUNDED, INTERRUPTED = 1, 2, 3, 4, 130
 DEBUG_VARIABLE = "PARTCROP_LAB_DEBUG"
+PARTCROP = "partcrop"
 RECIPE_FILES = {path.stem for path in Path(__file__).parent.glob("encoders/recipes/[a-z]*.py")}
 RECIPE_NAMES = sorted(RECIPE_FILES - {"base", "masked", "siamese"})
 """The names in `RECIPES`, which are those of their files: known without importing torch, for a help that is quick."""
@@ -56,6 +58,8 @@ Images = Annotated[str | None, Option(help="A named set, folder or parquet file 
 Members = Annotated[int | None, Option(min=1, help="How many members to draw from --images.")]
 Nonmembers = Annotated[int | None, Option(min=1, help="How many non-members to draw; default as many.")]
 Size = Annotated[int | None, Option(min=8, help="Side in pixels to load images at; default the encoder's.")]
+MemberDir = Annotated[str | None, Option(help="Folder or parquet file of images it was trained on.")]
+NonmemberDir = Annotated[str | None, Option(help="Folder or parquet file of like images it never saw.")]
 SplitFile = Annotated[Path | None, Option(help="A split that MembershipSplit.save or pretrain wrote.")]
 Skip = Annotated[bool, Option("--skip-unreadable", help="Leave out images that cannot be read, with a warning.")]
 
@@ -82,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     usage_error = typer.BadParameter.__base__  # typer names it only from click, which newer versions carry inside
     try:
-        with warnings.catch_warnings(), command.make_context("partcrop-lab", arguments) as context:
+        with warnings.catch_warnings(), command.make_context("partcrop-lab", [*arguments], obj=arguments) as context:
             warnings.showwarning = _show_warning
             command.invoke(context)
         return 0
@@ -191,10 +195,12 @@ class Sides:
 
 @app.command()
 def audit(
-    encoder: Annotated[str, Option(help="zoo:NAME, random:TIMM_MODEL, timm:NAME or a checkpoint file.")],
+    context: typer.Context,
+    encoder: Annotated[str | None, Option(help="zoo:NAME, random:TIMM_MODEL, timm:NAME or a checkpoint file.")] = None,
+    features: Annotated[Path | None, Option(help="Instead: what a remote encoder answered; see `queries`.")] = None,
     split: SplitFile = None,
-    member_dir: Annotated[str | None, Option(help="Folder or parquet file of images it was trained on.")] = None,
-    nonmember_dir: Annotated[str | None, Option(help="Folder or parquet file of like images it never saw.")] = None,
+    member_dir: MemberDir = None,
+    nonmember_dir: NonmemberDir = None,
     images: Images = None,
     members: Members = None,
     nonmembers: Nonmembers = None,
@@ -210,20 +216,29 @@ def audit(
     mean: Annotated[tuple[float, float, float] | None, Option(help="Normalisation, for pixels in [0, 1].")] = None,
     std: Annotated[tuple[float, float, float] | None, Option(help="Normalisation, for pixels in [0, 1].")] = None,
     encoder_option: Annotated[list[str] | None, Option(help="key=value for load_encoder or timm; repeatable.")] = None,
-    attack: Annotated[str, Option(help="Attack by name.")] = "partcrop",
+    attack: Annotated[str, Option(help="Attack by name, with settings as in 'encodermi kind=T'.")] = PARTCROP,
     crops: Annotated[int | None, Option(min=1, help="Parts per image; default 128.")] = None,
     scale: Annotated[tuple[float, float] | None, Option(help="Area of a part, default 0.08 0.2 of the image.")] = None,
     kind: Annotated[str | None, Option(help="Energies: uniform, gaussian or both (default).")] = None,
     pooling: Annotated[str | None, Option(help="Part vectors: cls or mean; default the encoder's.")] = None,
     measure: Annotated[str | None, Option(help="Part responses: dot (default, as published) or cosine.")] = None,
-    attacker: Annotated[str | None, Option(help="mlp, logistic, boosting, ...; default the attack's own.")] = None,
+    attacker: Annotated[
+        str | None, Option(help="mlp, logistic, boosting, ..., unsupervised; default the attack's.")
+    ] = None,
+    reference: Annotated[list[str] | None, Option(help="Encoders trained on other images, to calibrate by.")] = None,
+    shadow: Annotated[
+        str | None, Option(help="Encoder with a split of its own to fit the attacker on instead.")
+    ] = None,
     folds: Annotated[int, Option(min=2, help="Folds of the cross-fit.")] = 2,
     repeats: Annotated[int, Option(min=1, help="Crop and attacker seeds averaged over.")] = 1,
     permutations: Annotated[int, Option(min=0, help="Fits with permuted labels; from 999 on the test is theirs.")] = 5,
     seed: Annotated[int, Option(help="Of drawing, folds, crops, attackers and controls.")] = 0,
     protocol: Annotated[str, Option(help="matched; or released, to show the published code's flaw.")] = "matched",
     out: Annotated[Path | None, Option(help="Write the whole result as JSON.")] = None,
-    html: Annotated[Path | None, Option(help="Write a report that opens offline.")] = None,
+    html: Annotated[Path | None, Option(help="Write a report that opens offline, and the result as JSON.")] = None,
+    thumbnails: Annotated[bool, Option("--thumbnails", help="Show images in the report; not for sharing.")] = False,
+    also: Annotated[list[str] | None, Option(help="Other attacks, for their agreement in the report.")] = None,
+    sensitivity: Annotated[bool, Option("--sensitivity", help="Vary queries and seeds in the report.")] = False,
     fail_above: Annotated[float | None, Option(help="Exit 3 where the AUC's lower bound is above this.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -231,28 +246,48 @@ def audit(
 
     Members and non-members are those of --split; of --member-dir and --nonmember-dir; of the encoder's own training
     (zoo encoders, and what pretrain wrote) where nothing is given; or are drawn from --images, which is a null check.
+    With --features attack, seed, repeats and, where nothing is given, the split are those that `queries` wrote it for.
     """
     import partcrop_lab as pl
+    from partcrop_lab.audit import sensitivity as varied
+    from partcrop_lab.encoders.recorded import read_recorded
 
     drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": seed}
     loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
     _check_writable(out, html)
     settings = _named(crops=crops, scale=scale, kind=kind, pooling=pooling, measure_by=measure)
-    chosen = _attack(attack, settings)
+    if (encoder is None) == (features is None):
+        raise typer.BadParameter("give either --encoder or --features")
+    if features:
+        if settings or attack != PARTCROP:
+            raise typer.BadParameter("--features holds the answers to one attack's queries; leave out its settings")
+        target, about = read_recorded(features)
+        attack, seed, repeats = about["attack"], about["seed"], about["repeats"]
+    chosen, compared = attack_of(attack, **settings), [attack_of(text) for text in also or ()]
+    if html is None and (thumbnails or compared or sensitivity):
+        raise typer.BadParameter("--thumbnails, --also and --sensitivity are for the report; name its file with --html")
     pl.attacks.make_attacker(attacker or chosen.attacker)  # a wrong name is said before long work
-    described = _named(model=model, branch=branch, image_size=image_size, patch_size=patch_size, depth=depth)
-    described |= _named(mean=mean, std=std)
-    target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))
+    if encoder:
+        described = _named(model=model, branch=branch, image_size=image_size, patch_size=patch_size, depth=depth)
+        described |= _named(mean=mean, std=std)
+        target = pl.load_encoder(encoder, **described, **_pairs(encoder_option))
     audited = sides.load(target.image_size) if sides.given else target.split
+    own = pl.load_encoder(shadow) if shadow else None
+    if reference:
+        chosen = calibrated(chosen, [pl.load_encoder(name) for name in reference])
     if not quiet:
-        _print_plan(target, audited, chosen, attacker or chosen.attacker, folds, repeats, permutations)
-    how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared}
+        _print_plan(target, audited, chosen, attacker or chosen.attacker, folds, repeats, permutations, own, seed)
+    how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared, "shadow": own}
     result = pl.audit(target, audited, chosen, attacker, folds, seed, **how)
+    result.settings["command"] = shlex.join(["partcrop-lab", *context.obj])
     if out:
         result.save(out)
     if html:
-        result.to_html(html)
+        with_others = [pl.audit(target, audited, one, folds=folds, seed=seed, controls=False) for one in compared]
+        table = varied(target, audited, chosen, attacker, folds=folds) if sensitivity else None
+        shown = audited.images if thumbnails else None
+        result.to_html(html, images=shown, others=with_others, sensitivity=table)
     _print_result(result, quiet)
     raise typer.Exit(_status(result, fail_above))
 
@@ -281,17 +316,6 @@ def _pairs(texts: Iterable[str] | None) -> dict[str, Any]:
     return pairs
 
 
-def _attack(name: str, settings: dict[str, Any]) -> Attack:
-    from partcrop_lab.attacks import ATTACKS, make_attack
-
-    if name in ATTACKS:
-        known = [field.name for field in fields(ATTACKS[name])]
-        foreign = [key for key in settings if key not in known]
-        if foreign:
-            raise typer.BadParameter(f"the attack {name} has no setting {foreign[0]}; it has {', '.join(known)}")
-    return make_attack(name, **settings)
-
-
 def _check_writable(*paths: Path | None) -> None:
     """Before long work: whether results can be written where they are asked for."""
     for path in filter(None, paths):
@@ -304,18 +328,30 @@ def _check_writable(*paths: Path | None) -> None:
 
 
 def _print_plan(
-    encoder: Encoder, split: MembershipSplit, attack: Attack, attacker: str, folds: int, repeats: int, permutations: int
+    encoder: Encoder,
+    split: MembershipSplit,
+    attack: Attack,
+    attacker: str,
+    folds: int,
+    repeats: int,
+    permutations: int,
+    shadow: Encoder | None,
+    seed: int,
 ) -> None:
     """What is about to run, what it costs in queries and about how long it takes."""
+    from partcrop_lab.audit.run import threat
+
     card, count = encoder.card, len(split.member)
+    needs = "; ".join(threat(attack, attacker, folds, shadow)["needs"])
     trained = f", {card['recipe']}, N = {card['N']}, T = {card['T']} epochs" if {"N", "T"} <= card.keys() else ""
-    queries = 2 * repeats * attack.expected_seconds(encoder, split.images)
+    queries = 2 * repeats * attack.expected_seconds(encoder, split.images, seed)
     fits = folds * (3 * repeats + permutations)  # of the target, two controls and permuted labels
-    width = attack.features(encoder, split.images.subset(slice(0, 4)), progress=False).shape[1]
+    width = attack.features(encoder, split.images.subset(slice(0, 4)), seed, progress=False).shape[1]
     fitting = fits * _fit_seconds(attacker, count - count // folds, width)
     rows = [
         ("encoder", f"{encoder.name}{trained}, {encoder.image_size} px, {encoder.device}"),
         ("split", f"{len(split.members)} members + {len(split.nonmembers)} non-members, {_origin(encoder, split)}"),
+        ("needs", needs),
         ("queries", f"{attack.queries} an image, {attack.queries * count * repeats:,} in all, twice with the control"),
         ("expected", f"{_duration(queries)} for the queries, less where the cache has their answers"),
         ("", f"{_duration(fitting)} for {fits} fits of the attacker"),
@@ -429,7 +465,7 @@ def compare(
     loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
     _check_writable(out)
-    every = sorted(set(pl.attacks.ATTACKS) - {pl.attacks.PixelStatistics.name})
+    every = sorted(set(pl.attacks.ATTACKS) - {pl.attacks.PixelStatistics.name, pl.attacks.Calibrated.name})
     attacks = [attack_of(text) for text in attack or every]
     encoders = [pl.load_encoder(name) for name in encoder or [f"zoo:{name}" for name in zoo_names()]]
     common = sides.load(encoders[0].image_size) if sides.given else None
@@ -440,10 +476,44 @@ def compare(
     raise typer.Exit(CONFOUNDED if (found.table.outcome == "Confounded").any() else 0)
 
 
-def attack_of(text: str) -> Attack:
-    """An attack from its name and settings, as "encodermi kind=T views=5"."""
-    name, *settings = text.split()
-    return _attack(name, _pairs(settings))
+def calibrated(attack: Attack, references: list[Encoder]) -> Attack:
+    """The attack measured against references: its own way where it has one."""
+    from partcrop_lab.attacks import Calibrated
+
+    if any(one.name == "references" for one in fields(attack)):
+        return replace(attack, references=tuple(references))
+    return Calibrated(attack, tuple(references))
+
+
+@app.command()
+def difference(
+    first: Annotated[Path, typer.Argument(help="A result that audit --out wrote.")],
+    second: Annotated[Path, typer.Argument(help="Another.")],
+) -> None:
+    """How much more the first of two saved audits finds than the second."""
+    import partcrop_lab as pl
+
+    results = [pl.AuditResult.load(path) for path in (first, second)]
+    found = results[0].minus(results[1])
+    for path, result in zip((first, second), results, strict=True):
+        print(f"{path}: {result.verdict}")
+    how = "the same images in the same folds" if found.paired else "other images or folds, taken as independent"
+    interval = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, p = {found.p_value:.2g}"
+    print(f"AUC of the first minus that of the second: {found.gain:+.3f} ({interval}; {how})")
+
+
+def attack_of(text: str, **settings: Any) -> Attack:
+    """An attack from its name and settings, as "encodermi kind=T views=5", and further settings."""
+    from partcrop_lab.attacks import ATTACKS, make_attack
+
+    name, *pairs = text.split()
+    settings = _pairs(pairs) | settings
+    if name in ATTACKS:
+        known = [field.name for field in fields(ATTACKS[name])]
+        foreign = [key for key in settings if key not in known]
+        if foreign:
+            raise typer.BadParameter(f"the attack {name} has no setting {foreign[0]}; it has {', '.join(known)}")
+    return make_attack(name, **settings)
 
 
 def _comparison_text(found: Comparison) -> str:
@@ -458,6 +528,43 @@ def _comparison_text(found: Comparison) -> str:
     first = found.table.iloc[0]
     sizes = f"{first.members} members + {first.nonmembers} non-members, {first.seeds} seeds, matched protocol"
     return "\n".join([_table(rows), "", sizes, *(lines or ["no attack beats another in a paired test"])])
+
+
+@app.command()
+def queries(
+    out: Annotated[Path, Option(help="Write the queries to this .npz file.")],
+    split: SplitFile = None,
+    member_dir: MemberDir = None,
+    nonmember_dir: NonmemberDir = None,
+    images: Images = None,
+    members: Members = None,
+    nonmembers: Nonmembers = None,
+    size: Size = None,
+    skip_unreadable: Skip = False,
+    drop_duplicates: Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")] = False,
+    attack: Annotated[str, Option(help="Attack by name, with settings as in 'encodermi kind=T'.")] = "encodermi",
+    name: Annotated[str, Option(help="What reports call the encoder.")] = "remote",
+    image_size: Annotated[int | None, Option(min=8, help="Side in pixels of its input; default the images'.")] = None,
+    patch_size: Annotated[int, Option(min=1, help="Its patch in pixels, which decides the size of parts.")] = 16,
+    repeats: Annotated[int, Option(min=1, help="Crop seeds averaged over.")] = 1,
+    seed: Annotated[int, Option(help="Of drawing and crops.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Write the images that an audit must ask an encoder which cannot be loaded here; see audit --features."""
+    import partcrop_lab as pl
+
+    drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": seed}
+    loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
+    sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
+    if not sides.given:
+        raise typer.BadParameter("say whose membership is asked: --split, --member-dir or --images")
+    _check_writable(out)
+    how = {"name": name, "image_size": image_size, "patch": patch_size, "seed": seed, "repeats": repeats}
+    counts = pl.attacks.write_queries(out, attack_of(attack), sides.load(image_size), **how)
+    for side, count in counts.items():
+        wanted = f"add answers_{side}, float ({count}, D) or ({count}, L, D), in the same order"
+        print(f"queries_{side}: {count} images of {side} px; {wanted}")
+    print(f"then: partcrop-lab audit --features {out}")
 
 
 @app.command()

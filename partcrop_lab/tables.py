@@ -181,7 +181,7 @@ def describe(result: AuditResult) -> str:
     return (
         f"{s['members']} members + {s['nonmembers']} non-members of {s['size']} px; "
         f"encoder {encoder['name']}{trained}; attack {s['attack']['attack']}, {s['queries']} queries an image; "
-        f"attacker {s['attacker']}, {s['folds']} folds, {seeds}; {s['protocol']} protocol."
+        f"attacker {s['attacker']}, {s['threat']}, {s['folds']} folds, {seeds}; {s['protocol']} protocol."
     )
 
 

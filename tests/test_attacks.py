@@ -10,13 +10,26 @@ import torch
 from PIL import Image, ImageFilter
 
 import partcrop_lab as pl
-from partcrop_lab.attacks import ATTACKS, Alignment, EncoderMI, Norms, PartCosine, PartCrop, Variance, make_attack
+from partcrop_lab.attacks import (
+    ATTACKS,
+    Alignment,
+    Calibrated,
+    EncoderMI,
+    Norms,
+    PartCosine,
+    PartCrop,
+    Stacked,
+    Unified,
+    Variance,
+    make_attack,
+)
 from partcrop_lab.attacks.base import SHARD
 from partcrop_lab.attacks.pixels import pixel_statistics
 from partcrop_lab.attacks.views import VIEWS
 from partcrop_lab.devices import generator
 from partcrop_lab.errors import BadInput
-from partcrop_lab.parts import gaussian_target, part_boxes
+from partcrop_lab.parts import gaussian_target, part_boxes, response_energy
+from partcrop_lab.parts.crops import query_parts
 from partcrop_lab.store import cache_dir
 
 SMALL = {
@@ -27,6 +40,9 @@ SMALL = {
     "variance": {"count": 4},
     "norms": {},
     "alignment": {"views": 3},
+    "unified": {"queries": 5},
+    "stacked": {"attacks": (PartCosine(crops=2), Norms())},
+    "calibrated": {"attack": PartCosine(crops=2)},
 }
 
 
@@ -241,3 +257,74 @@ def test_pixel_statistics_see_compression_colour_and_blur(images, change):
 def test_unknown_attacks_are_refused_with_the_right_ones():
     with pytest.raises(ValueError, match="norms, partcosine, partcrop, pixels"):
         make_attack("guess")
+
+
+def test_stacked_features_are_those_of_its_attacks_side_by_side(tiny_encoder, images):
+    parts = PartCosine(crops=2), Norms()
+    stacked = Stacked(parts).features(tiny_encoder, images)
+    np.testing.assert_array_equal(stacked, np.hstack([one.features(tiny_encoder, images) for one in parts]))
+    assert Stacked(tuple(one.settings for one in parts)) == Stacked(parts)  # as a saved result describes it
+    assert Stacked().label == "stacked" and "partcosine crops=2 + norms" in Stacked(parts).label
+    with pytest.raises(ValueError, match="at least one is needed"):
+        Stacked(())
+
+
+def test_calibrated_features_are_measured_against_the_references(tiny_encoder, images):
+    attack, others = Norms(), [tiny_encoder.untrained(seed) for seed in (1, 2)]
+    own, *theirs = (attack.features(one, images) for one in (tiny_encoder, *others))
+    found = Calibrated(attack, tuple(others)).features(tiny_encoder, images)
+    np.testing.assert_allclose(found, np.hstack([own, own - (theirs[0] + theirs[1]) / 2]), rtol=1e-6)
+    alone = Calibrated(attack).features(tiny_encoder, images)
+    np.testing.assert_array_equal(alone, own)
+    made = Calibrated(attack, tuple(others))
+    assert made.needs == ["1 query an image", "2 reference encoders trained on other images"]
+    assert made.attacker == "likelihood-ratio" and made.label == "calibrated: norms, 2 references"
+    with torch.inference_mode():
+        batch = made.measure(tiny_encoder, images.batch(slice(0, 3)), images.hashes[:3], 0)
+    np.testing.assert_allclose(batch.numpy(), found[:3], atol=1e-5)
+
+
+def test_the_unified_attack_says_of_parts_what_plain_loops_say(tiny_encoder, images):
+    attack, some = Unified(queries=4), images.subset(slice(0, 2))
+    with torch.inference_mode():
+        found = attack.statistics(tiny_encoder, some.batch(slice(None)), some.hashes, 3)
+    boxes = part_boxes(some.hashes, 3, 32, attack.scale, seed=3)
+    fmap = tiny_encoder.feature_map(some.batch(slice(None)))
+    vectors = query_parts(tiny_encoder, some.batch(slice(None)), boxes, 16, "mean")
+    cosine = torch.nn.functional.cosine_similarity
+    for i in range(2):
+        for n in range(3):
+            part, x = vectors[i, n], boxes.boxes[i, n]
+            over_map = torch.stack([cosine(part, position, dim=0) for position in fmap[i]])
+            cells = [
+                max(0, min(x[2], c + 8) - max(x[0], c)) * max(0, min(x[3], r + 8) - max(x[1], r))
+                for r in range(0, 32, 8)
+                for c in range(0, 32, 8)
+            ]
+            place = torch.tensor(cells, dtype=torch.float32) / sum(cells)
+            expected = {
+                "image": cosine(part, fmap[i].mean(0), dim=0),
+                "norm": part.norm().log(),
+                "energy": response_energy((fmap[i] @ part)[None])[0],
+                "map": over_map.mean(),
+                "peak": over_map.max(),
+                "place": (over_map * place).sum(),
+                "region": cosine(part, place @ fmap[i], dim=0),
+            }
+            for name, value in expected.items():
+                torch.testing.assert_close(found[f"mean {name}"][i, n], value, atol=1e-5, rtol=1e-4, msg=name)
+    assert found["mean pairs"].shape == (2, 3) and {name.split()[0] for name in found} >= {"cls", "mean"}
+
+
+def test_the_unified_attack_works_on_encoders_without_cls_or_without_a_map(tiny_encoder, images):
+    some = images.subset(slice(0, 6))
+    maps = pl.load_encoder(lambda x: tiny_encoder.tokens(x, resize=False)[0], image_size=32, patch=8, name="maps")
+    vectors = pl.load_encoder(lambda x: tiny_encoder.vectors(x), image_size=32, patch=8, name="vectors")
+    widths = [Unified(queries=4).features(one, some, progress=False).shape[1] for one in (tiny_encoder, maps, vectors)]
+    assert widths == [143, 78, 24]
+
+
+def test_the_unified_attack_needs_two_parts():
+    assert Unified(queries=49).crops == 48 and make_attack("unified", queries=5).queries == 5
+    with pytest.raises(ValueError, match="at least 3 are needed"):
+        Unified(queries=2)

@@ -156,6 +156,23 @@ def test_a_result_survives_saving(tiny_encoder, split, tmp_path):
         loaded.predict(split.members)
 
 
+def test_two_results_are_compared_image_by_image_where_they_can_be(tiny_encoder, split, tmp_path, shell):
+    leaky = pl.audit(remembering(tiny_encoder, split), split, controls=False, **QUICK)
+    clean = pl.audit(tiny_encoder, split, controls=False, **QUICK)
+    found = leaky.minus(clean)
+    aucs = [each.metrics.loc["auc", "value"] for each in (leaky, clean)]
+    assert found.paired and found.gain == pytest.approx(aucs[0] - aucs[1]) and found.low > 0.2 and found.p_value < 1e-6
+    back = clean.minus(leaky)
+    assert (back.gain, back.low, back.high) == pytest.approx((-found.gain, -found.high, -found.low))
+    assert leaky.minus(leaky)[["gain", "p_value"]].tolist() == [0, 1]
+    other = pl.audit(tiny_encoder, split, seed=1, controls=False, **QUICK)
+    assert not leaky.minus(other).paired and 0.2 < leaky.minus(other).low < leaky.minus(other).gain
+    for name, result in (("a.json", leaky), ("b.json", clean)):
+        result.save(tmp_path / name)
+    status, out, _ = shell("difference", tmp_path / "a.json", tmp_path / "b.json")
+    assert status == 0 and f"{found.gain:+.3f} (95 % interval" in out and "the same images in the same folds" in out
+
+
 def test_a_file_that_is_no_result_is_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"a": 1}')
     with pytest.raises(BadInput, match=r"x\.json: not an audit result"):

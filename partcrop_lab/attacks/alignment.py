@@ -51,6 +51,11 @@ class Alignment(Attack):
         digests = [reference.digest for reference in self.references]
         return {"attack": self.name, "views": self.views, "references": digests, "pooling": self.pooling}
 
+    @property
+    def rising(self) -> bool:
+        """Members are expected to be higher in each."""
+        return True
+
     def measure(self, encoder: Encoder, images: Tensor, hashes: Sequence[str], seed: int) -> Tensor:
         """The mean distance under the references minus that under the encoder, (B, 1)."""
         own = self._distance(encoder, images, hashes, seed)

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -25,6 +26,10 @@ STRUCTURES = {
     "mlp-deep": (512, 256, 256, 128),
     "mlp-shallow": (512, 128),
 }
+
+
+UNSUPERVISED = "unsupervised"
+"""The name of the attacker that knows no member."""
 
 
 class RMSNorm(nn.Module):
@@ -187,6 +192,48 @@ class _Largest(nn.Module):
         return x.amax(1)
 
 
+class ThresholdAttacker(ClassifierMixin, BaseEstimator):
+    """An attacker that knows no member: the mean of the standardised features, all of which must rise with membership.
+
+    Its threshold lies where two normal distributions of one variance, fitted to the scores, are as likely as each
+    other; so it is 0 in its log-odds.
+
+    Args:
+        random_state: seed of the fit.
+
+    >>> X = np.array([0.1, 0.2, 0.3, 0.9, 1.0, 1.1])[:, None]
+    >>> ThresholdAttacker().fit(X).predict(X)
+    array([0, 0, 0, 1, 1, 1])
+    """
+
+    def __init__(self, random_state: int = 0) -> None:
+        self.random_state = random_state
+
+    def fit(self, X: np.ndarray, y: np.ndarray | None = None) -> ThresholdAttacker:
+        """Fit to features X (n, F); y is not looked at."""
+        X = validate_data(self, X)
+        self.classes_ = np.array([0, 1])
+        self.mean_, self.scale_ = X.mean(0), X.std(0) + 1e-8
+        mixture = GaussianMixture(2, covariance_type="tied", random_state=self.random_state)
+        mixture.fit(self._mean_feature(X)[:, None])
+        (low, share), (high, other) = sorted(zip(mixture.means_[:, 0], mixture.weights_, strict=True))
+        self.slope_ = max(high - low, 1e-6) / mixture.covariances_[0, 0]
+        self.offset_ = np.log(other / share) - self.slope_ * (low + high) / 2
+        return self
+
+    def _mean_feature(self, X: np.ndarray) -> np.ndarray:
+        return ((X - self.mean_) / self.scale_).mean(1)
+
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        """The log-odds of the upper of the two distributions, (n,)."""
+        check_is_fitted(self)
+        return self.slope_ * self._mean_feature(validate_data(self, X, reset=False)) + self.offset_
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Membership above the threshold, (n,)."""
+        return (self.decision_function(X) > 0).astype(int)
+
+
 def _likelihood_ratio(seed: int) -> BaseEstimator:
     return make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(reg_param=1e-3))
 
@@ -207,6 +254,7 @@ ATTACKERS: dict[str, Callable[[int], BaseEstimator]] = {
     "likelihood-ratio": _likelihood_ratio,
     "logistic": _logistic,
     "boosting": _boosting,
+    UNSUPERVISED: lambda seed: ThresholdAttacker(seed),
 }
 """Attackers by name: each a function from a seed to an unfitted scikit-learn classifier."""
 

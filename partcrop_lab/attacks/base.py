@@ -40,11 +40,25 @@ class Attack(ABC):
     """Settings that only select columns of what is measured, so that they share one cache entry."""
     attacker: ClassVar[str] = "mlp"
     """The attacker that an audit trains on these features where none is asked for."""
+    references: tuple[Encoder, ...] = ()
+    """Encoders trained on other images, that some attacks also ask."""
 
     @property
     @abstractmethod
     def queries(self) -> int:
         """Images sent to the encoder for each image attacked."""
+
+    @property
+    def rising(self) -> bool:
+        """Whether all its features are expected to be higher for members, as an attacker without known ones needs."""
+        return False
+
+    @property
+    def needs(self) -> list[str]:
+        """What whoever attacks must have, in words."""
+        count = len(self.references)
+        others = [f"{count} reference encoder{'s' * (count > 1)} trained on other images"] if count else []
+        return [f"{self.queries} quer{'y' if self.queries == 1 else 'ies'} an image", *others]
 
     @abstractmethod
     def measure(self, encoder: Encoder, images: Tensor, hashes: Sequence[str], seed: int) -> Tensor:
@@ -104,13 +118,13 @@ class Attack(ABC):
         key = digest(settings, self.revision, seed, encoder.digest, hashes)
         return cached_arrays("features", key, make)["measured"]
 
-    def expected_seconds(self, encoder: Encoder, images: ImageSet, probe: int = 4) -> float:
+    def expected_seconds(self, encoder: Encoder, images: ImageSet, seed: int = 0, probe: int = 4) -> float:
         """Seconds that measuring all images will take, judged by measuring `probe` of them, uncached."""
         batch, hashes = images.batch(slice(0, probe)), images.subset(slice(0, probe)).hashes
         with torch.inference_mode():
-            self.measure(encoder, batch[:1], hashes[:1], 0)
+            self.measure(encoder, batch[:1], hashes[:1], seed)
             start = time.perf_counter()
-            self.measure(encoder, batch, hashes, 0)
+            self.measure(encoder, batch, hashes, seed)
         return (time.perf_counter() - start) / len(batch) * len(images)
 
 

@@ -59,6 +59,11 @@ class EncoderMI(Attack):
         """The attacker of this kind: one hidden layer of 256, DeepSets, or a threshold on the mean."""
         return ATTACKER_OF_KIND[self.kind]
 
+    @property
+    def rising(self) -> bool:
+        """Members are expected to be higher in each."""
+        return True
+
     def measure(self, encoder: Encoder, images: Tensor, hashes: Sequence[str], seed: int) -> Tensor:
         """The cosines (B, n (n - 1) / 2), sorted from high to low."""
         return pair_cosines(view_vectors(encoder, images, hashes, self.views, seed, self.pooling))

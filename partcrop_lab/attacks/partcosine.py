@@ -65,6 +65,11 @@ class PartCosine(Attack):
         """The attacker of this kind: a logistic regression on the two means, or the paper's network."""
         return ATTACKER_OF_KIND[self.kind]
 
+    @property
+    def rising(self) -> bool:
+        """Members are expected to be higher in each."""
+        return True
+
     def measure(self, encoder: Encoder, images: Tensor, hashes: Sequence[str], seed: int) -> Tensor:
         """Sorted cosines (B, N + N (N - 1) / 2): with the image, then between parts."""
         boxes = part_boxes(hashes, self.crops, images.shape[-1], self.scale, seed=seed)

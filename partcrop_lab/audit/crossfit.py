@@ -13,6 +13,9 @@ from partcrop_lab.attacks.attackers import log_odds, make_attacker
 from partcrop_lab.errors import BadInput
 from partcrop_lab.progress import bar
 
+Known = tuple[np.ndarray, np.ndarray]
+"""Features (m, F) and membership (m,)."""
+
 
 @dataclass(frozen=True)
 class CrossFit:
@@ -48,9 +51,15 @@ def assign_folds(member: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def cross_fit(
-    X: np.ndarray, member: np.ndarray, fold: np.ndarray, attacker: str | BaseEstimator, seed: int, **fit: Any
+    X: np.ndarray,
+    member: np.ndarray,
+    fold: np.ndarray,
+    attacker: str | BaseEstimator,
+    seed: int,
+    known: Known | None = None,
+    **fit: Any,
 ) -> CrossFit:
-    """Score each fold by an attacker fitted on the other folds.
+    """Score each fold by an attacker fitted on the other folds, or on other images altogether.
 
     Args:
         X: (n, F) membership features.
@@ -58,12 +67,14 @@ def cross_fit(
         fold: (n,) from `assign_folds`.
         attacker: a name or a scikit-learn classifier.
         seed: of the attackers; fold k uses seed + k.
+        known: features (m, F) and membership (m,) of a shadow encoder's images, on which all attackers are fitted.
         fit: passed on to the attacker's `fit`.
     """
     scores, attackers = np.empty(len(member)), []
     for k in np.unique(fold):
         held_out = fold == k
-        fitted = make_attacker(attacker, seed + int(k)).fit(X[~held_out], member[~held_out].astype(int), **fit)
+        inputs, labels = known or (X[~held_out], member[~held_out])
+        fitted = make_attacker(attacker, seed + int(k)).fit(inputs, labels.astype(int), **fit)
         scores[held_out] = log_odds(fitted, X[held_out])
         attackers.append(fitted)
     return CrossFit(scores, fold, attackers)
@@ -77,12 +88,17 @@ def permuted_scores(
     count: int,
     seed: int,
     progress: bool = True,
+    known: Known | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cross-fit `count` times with labels permuted within each fold: pairs of scores (n,) and permuted labels (n,)."""
+    """Cross-fit `count` times with labels permuted within each fold: pairs of scores (n,) and permuted labels (n,).
+
+    Where attackers are fitted on `known`, those labels are permuted too.
+    """
     rng, pairs = np.random.default_rng(seed), []
     for r in bar(range(count), "permuted labels", shown=progress and count > 1):
         permuted = member.copy()
         for k in np.unique(fold):
             permuted[fold == k] = rng.permutation(member[fold == k])
-        pairs.append((cross_fit(X, permuted, fold, attacker, seed + 1000 * (r + 1)).scores, permuted))
+        shuffled = known and (known[0], rng.permutation(known[1]))
+        pairs.append((cross_fit(X, permuted, fold, attacker, seed + 1000 * (r + 1), shuffled).scores, permuted))
     return pairs

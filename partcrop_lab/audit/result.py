@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
+from partcrop_lab.audit.stats import LEVEL, combine, fold_auc_and_error, paired_gains
+from partcrop_lab.audit.verdict import case_of, reasons
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
 from partcrop_lab.store import atomic, read_json, write_json
@@ -26,7 +29,8 @@ class AuditResult:
     Attributes:
         metrics: rows auc, balanced_accuracy, precision, recall, f1, advantage, tpr_at_1_fpr, tpr_at_0.1_fpr,
             epsilon_lower; columns value, low, high (95 %), note.
-        scores: one row per image: name, member, score (log-odds, out of fold), fold, and each control's score.
+        scores: one row per image: name, member, score (log-odds, out of fold), fold, each control's
+            score, and label: the image's class in words, "" where it is not known.
         controls: rows untrained, pixels, permuted; columns auc, low, high, p_value and
             paired_p (of the test that the target beats it).
         null_band: ROC of permuted labels: columns fpr, low, high.
@@ -67,6 +71,32 @@ class AuditResult:
         above = (others[None] >= scores[:, None]).mean(1)
         return pd.DataFrame({"name": images.names, "score": scores, "nonmembers_above": above})
 
+    def minus(self, other: AuditResult) -> pd.Series:
+        """How much larger this audit's AUC is than another's.
+
+        Where both have scored the same images in the same folds, image by image (DeLong's paired error); else as of
+        independent samples.
+
+        Returns:
+            gain, low, high (95 %), p_value (two-sided, combined over the folds), and paired, whether it was.
+        """
+        one, two = self.scores.set_index("name"), other.scores.set_index("name")
+        paired = set(one.index) == set(two.index)
+        if paired:
+            two = two.loc[one.index]
+            paired = one.member.equals(two.member) and one.fold.equals(two.fold)
+        if paired:
+            gains = paired_gains(*(table.to_numpy() for table in (one.score, two.score, one.member, one.fold)))
+        else:
+            sides = [fold_auc_and_error(*(t[c].to_numpy() for c in ("score", "member", "fold"))) for t in (one, two)]
+            gains = [(sides[0][0] - sides[1][0], float(np.hypot(sides[0][1], sides[1][1])))]
+        gain, error = np.mean(gains, axis=0)
+        p_value = combine([float(2 * norm.sf(abs(g) / e)) if e > 0 else float(g == 0) for g, e in gains])
+        half = norm.ppf(0.5 + LEVEL / 2) * error
+        return pd.Series(
+            {"gain": gain, "low": gain - half, "high": gain + half, "p_value": p_value, "paired": paired}, dtype=object
+        )
+
     def summary(self) -> dict[str, Any]:
         """What a zoo card keeps of an audit, JSON-able: verdict, p-value, metrics, controls, and what made them."""
         tables = {name: json.loads(getattr(self, name).to_json(orient="index")) for name in ("metrics", "controls")}
@@ -96,12 +126,42 @@ class AuditResult:
                 f"{path}: not an audit result; such a file is written by result.save or audit --out"
             ) from error
 
-    def to_html(self, path: str | Path) -> None:
-        """Write a self-contained report that opens offline."""
+    @property
+    def attack_label(self) -> str:
+        """The attack's name and the settings that are not its defaults."""
+        return self.settings["label"]
+
+    @property
+    def reasons(self) -> list[str]:
+        """The steps that lead to the verdict, one sentence each."""
+        return reasons(case_of(self.metrics, self.p_value, self.controls, self.settings))
+
+    def to_html(
+        self,
+        path: str | Path,
+        *,
+        images: ImageSet | None = None,
+        others: Sequence[AuditResult] = (),
+        sensitivity: pd.DataFrame | None = None,
+    ) -> None:
+        """Write a self-contained report that opens offline, and the result as JSON beside it.
+
+        Args:
+            path: of the .html file.
+            images: those of the split, to show thumbnails of the most and least exposed members; leave them out of
+                reports that are shared.
+            others: audits of the same split by other attacks, to tell whether they find the same members.
+            sensitivity: the table of `partcrop_lab.audit.sensitivity`.
+
+        Raises:
+            BadInput: others of another split, images without the members, or a folder that cannot be written.
+        """
         from partcrop_lab.report import html_report  # a room below this one; the name users type is here
 
+        page = html_report(self, images, others, sensitivity)
         with atomic(path) as temporary:
-            temporary.write_text(html_report(self), encoding="utf-8")
+            temporary.write_text(page, encoding="utf-8")
+        self.save(Path(path).with_suffix(".json"))
 
     def _repr_html_(self) -> str:
         from partcrop_lab.report import html_summary

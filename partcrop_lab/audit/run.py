@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from partcrop_lab.attacks import Attack, PartCrop, PixelStatistics
-from partcrop_lab.attacks.attackers import log_odds
+from partcrop_lab.attacks import ATTACKS, Attack, PartCrop, PixelStatistics
+from partcrop_lab.attacks.attackers import UNSUPERVISED, log_odds
 from partcrop_lab.audit import verdict as verdicts
 from partcrop_lab.audit.crossfit import CrossFit, assign_folds, cross_fit, permuted_scores
 from partcrop_lab.audit.metrics import fold_ranks, metrics_table, roc_points
@@ -21,9 +21,12 @@ from partcrop_lab.audit.result import AuditResult
 from partcrop_lab.audit.stats import combine, fold_auc, leak_p_value, paired_p_value, smallest_detectable_auc
 from partcrop_lab.devices import seed_of
 from partcrop_lab.encoders import Encoder
+from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, MembershipSplit
 
 PROTOCOLS = ("matched", "released")
+Fits = list[tuple[np.ndarray, CrossFit]]
+"""Features and what was fitted on them, for each repeat."""
 GRID = np.concatenate([[0], np.logspace(-4, 0, 200)])
 
 
@@ -40,6 +43,7 @@ def audit(
     permutations: int = 5,
     protocol: str = "matched",
     declared: bool = False,
+    shadow: Encoder | None = None,
     progress: bool = True,
 ) -> AuditResult:
     """Can this attack tell the encoder's training images from others of the same kind?
@@ -47,6 +51,10 @@ def audit(
     Features are computed by a function that cannot see membership; every image is scored by an attacker that never
     saw it; the same is done with an untrained encoder of the same architecture, with pixel statistics alone and with
     permuted labels, and the verdict weighs all of them (METHODS 3).
+
+    Three attackers can be asked about. By default one who knows the membership of the images of the other folds. With
+    `shadow`, one who knows none, but has trained an encoder. With ``attacker="unsupervised"``, one who has only the
+    images. The controls keep an attacker that knows the other folds, so that they find whatever tells the sides apart.
 
     Args:
         encoder: the encoder audited.
@@ -63,67 +71,121 @@ def audit(
         protocol: "matched", or "released" to show what the released code measures.
         declared: the encoder was trained elsewhere on this drawn split's members; their membership is then your
             claim, and the target must also beat the controls.
+        shadow: an encoder with a split of its own, on whose images and membership the attackers are fitted instead.
         progress: show progress bars.
 
     Raises:
-        ValueError: an unknown protocol or attacker, or fewer than 2 folds or 1 repeat.
-        BadInput: too few images, or features that are not finite.
+        ValueError: an unknown protocol or attacker, fewer than 2 folds or 1 repeat, a shadow under the released
+            protocol, or "unsupervised" for an attack that does not say which way its features point.
+        BadInput: too few images, features that are not finite, or a shadow or reference encoder that was trained on
+            images of this split.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; it must be at least 1")
     attack, blind = attack or PartCrop(), PixelStatistics()
-    blind_attacker, attacker = attacker or blind.attacker, attacker or attack.attacker
+    control = None if attacker == UNSUPERVISED else attacker
+    attacker = attacker or attack.attacker
+    _check_threat(split, attack, attacker, shadow, protocol)
     member = split.member
     fold = assign_folds(member, folds, seed)
     images = released_images(split, seed) if protocol == "released" else split.images
 
-    def fit(one: Attack, using: Encoder, by: str | BaseEstimator) -> list[tuple[np.ndarray, CrossFit]]:
-        seeds = [seed + r for r in range(repeats)]
-        made = [one.features(using, images, s, progress) for s in seeds]
-        return [(X, cross_fit(X, member, fold, by, 100 * s)) for X, s in zip(made, seeds, strict=True)]
+    seeds = [seed + r for r in range(repeats)]
 
-    fits = fit(attack, encoder, attacker)
+    def fit(one: Attack, using: Encoder, by: str | BaseEstimator, known: Any = None) -> Fits:
+        made = [one.features(using, images, s, progress) for s in seeds]
+        known = known or [None] * repeats
+        return [(X, cross_fit(X, member, fold, by, 100 * s, k)) for X, s, k in zip(made, seeds, known, strict=True)]
+
+    known = [(attack.features(shadow, shadow.split.images, s, progress), shadow.split.member) for s in seeds if shadow]
+    fits = fit(attack, encoder, attacker, known)
     table = pd.DataFrame({"name": images.names, "member": member, "score": _mean_scores(fits), "fold": fold})
     others = {}
     if controls:
         untrained = encoder.untrained(seed_of("untrained", seed) % 2**31)
         others = {
-            "untrained": _mean_scores(fit(attack, untrained, attacker)),
-            "pixels": _mean_scores(fit(blind, encoder, blind_attacker)),
+            "untrained": _mean_scores(fit(attack, untrained, control or attack.attacker)),
+            "pixels": _mean_scores(fit(blind, encoder, control or blind.attacker)),
         }
-    permuted = permuted_scores(fits[0][0], member, fold, attacker, permutations if controls else 0, seed, progress)
+    count = permutations if controls else 0
+    permuted = permuted_scores(fits[0][0], member, fold, attacker, count, seed, progress, known[0] if known else None)
     p_value = _p_value(table, permuted)
     control_table = _control_table(table, others, permuted)
     settings = _settings(encoder, split, attack, attacker, folds, seed, repeats, permutations, protocol, declared)
+    settings |= threat(attack, attacker, folds, shadow)
     if protocol == "released":
         settings["accuracy_by_epoch"] = accuracy_by_epoch(fits[0][0], member, fold, attacker, 100 * seed).tolist()
     metrics = metrics_table(table.score.to_numpy(), member, fold, independent=split.independent, seed=seed)
-    case = verdicts.Case(
-        auc=tuple(metrics.loc["auc", ["value", "low", "high"]]),
-        p_value=p_value,
-        controls=control_table,
-        membership=settings["membership"],
-        sizes=_sizes(settings),
-        detectable=smallest_detectable_auc(settings["members"], settings["nonmembers"], folds),
-        protocol=protocol,
-    )
+    settings["detectable_auc"] = smallest_detectable_auc(settings["members"], settings["nonmembers"], folds)
+    case = verdicts.case_of(metrics, p_value, control_table, settings)
     return AuditResult(
         metrics=metrics,
-        scores=table.assign(**others),
+        scores=table.assign(**others, label=_labels(images)),
         controls=control_table,
         null_band=_null_band(permuted, fold),
         p_value=p_value,
         verdict=verdicts.sentence(case),
         outcome=verdicts.outcome(case),
-        settings={**settings, "detectable_auc": case.detectable},
+        settings=settings,
         fault=_fault(control_table),
         score_images=_scorer(attack, encoder, fits, seed),
     )
 
 
-def _mean_scores(fits: list[tuple[np.ndarray, CrossFit]]) -> np.ndarray:
+def _check_threat(
+    split: MembershipSplit, attack: Attack, attacker: str | BaseEstimator, shadow: Encoder | None, protocol: str
+) -> None:
+    if attacker == UNSUPERVISED and not attack.rising:
+        names = ", ".join(name for name, kind in sorted(ATTACKS.items()) if kind().rising)
+        raise ValueError(
+            f"attacker is {UNSUPERVISED!r}, but the features of {attack.name} do not all rise with membership; "
+            f"the attack must be one of {names}"
+        )
+    if shadow is not None and protocol != "matched":
+        raise ValueError(f"protocol is {protocol!r}; with a shadow encoder it must be matched")
+    if shadow is not None:
+        _check_disjoint(split, shadow, "shadow", shadow.split.images)
+        if shadow.split.images.size != split.images.size:
+            sides = f"{shadow.split.images.size} px a side, those audited {split.images.size}"
+            raise BadInput(f"the images of the shadow encoder {shadow.name} have {sides}; they must be alike")
+    for reference in attack.references:
+        if "split" in reference.card:
+            _check_disjoint(split, reference, "reference", reference.split.members)
+
+
+def _check_disjoint(split: MembershipSplit, other: Encoder, role: str, images: ImageSet) -> None:
+    shared = len(set(split.images.hashes) & set(images.hashes))
+    if shared:
+        raise BadInput(
+            f"{shared} of the {len(split.images)} images audited are also among those of the {role} encoder "
+            f"{other.name}; it must come from other images, so audit on a split without them"
+        )
+
+
+def threat(
+    attack: Attack, attacker: str | BaseEstimator, folds: int = 2, shadow: Encoder | None = None
+) -> dict[str, Any]:
+    """Who is assumed to attack, and what they must have: "threat", "needs" and, of a shadow encoder, its digest."""
+    if shadow is not None:
+        sides = f"{len(shadow.split.members)} members and {len(shadow.split.nonmembers)} non-members"
+        about, knows = "shadow encoder", f"a shadow encoder, {shadow.name}, with {sides} of its own"
+    elif attacker == UNSUPERVISED:
+        about, knows = "unsupervised", "no known membership"
+    else:
+        about, knows = "partial knowledge", f"the membership of {folds - 1} in {folds} of the images"
+    digest = {} if shadow is None else {"shadow": {"name": shadow.name, "digest": shadow.digest}}
+    return {"threat": about, "needs": [*attack.needs, knows], **digest}
+
+
+def _labels(images: ImageSet) -> list[str]:
+    """The class of each image in words, "" where it is not known."""
+    named = dict(enumerate(images.classes))
+    return ["" if label < 0 else str(named.get(label, label)) for label in images.labels.tolist()]
+
+
+def _mean_scores(fits: Fits) -> np.ndarray:
     return np.mean([fitted.scores for _, fitted in fits], axis=0)
 
 
@@ -196,6 +258,7 @@ def _settings(
         "nonmembers": int((~split.member).sum()),
         "size": split.images.size,
         "attack": attack.settings,
+        "label": attack.label,
         "queries": attack.queries,
         "attacker": attacker if isinstance(attacker, str) else repr(attacker),
         "folds": folds,
@@ -209,15 +272,7 @@ def _settings(
     return json.loads(json.dumps(settings))  # as it will be read again: tuples become lists
 
 
-def _sizes(settings: dict[str, Any]) -> str:
-    encoder = settings["encoder"]
-    trained = f" (N = {encoder['N']}, T = {encoder['T']} epochs)" if {"N", "T"} <= encoder.keys() else ""
-    queries = f"{settings['queries']} queries an image"
-    images = f"{settings['members']} members and {settings['nonmembers']} non-members"
-    return f"{images} of {encoder['name']}{trained}, {queries}"
-
-
-def _scorer(attack: Attack, encoder: Encoder, fits: list[tuple[np.ndarray, CrossFit]], seed: int) -> Any:
+def _scorer(attack: Attack, encoder: Encoder, fits: Fits, seed: int) -> Any:
     def score(images: ImageSet) -> np.ndarray:
         columns = []
         for r, (_, fitted) in enumerate(fits):

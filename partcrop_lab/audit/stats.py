@@ -101,14 +101,22 @@ def paired_p_value(scores: ARRAY, others: ARRAY, member: ARRAY, fold: ARRAY) -> 
     Returns:
         The p-value; 1 where both scores rank a fold alike.
     """
-    p_values = []
+    p_values = [
+        float(stats.norm.sf(gain / error)) if error > 0 else float(gain <= 0)
+        for gain, error in paired_gains(scores, others, member, fold)
+    ]
+    return combine(p_values)
+
+
+def paired_gains(scores: ARRAY, others: ARRAY, member: ARRAY, fold: ARRAY) -> list[tuple[float, float]]:
+    """Of each fold, how much larger the AUC of `scores` is than that of `others` on the same images, and its error."""
+    gains = []
     for k in np.unique(fold):
         here = fold == k
         (above, below), (above_2, below_2) = (placements(s[here], member[here]) for s in (scores, others))
-        gain = above.mean() - above_2.mean()
         variance = (above - above_2).var(ddof=1) / len(above) + (below - below_2).var(ddof=1) / len(below)
-        p_values.append(float(stats.norm.sf(gain / np.sqrt(variance))) if variance > 0 else float(gain <= 0))
-    return combine(p_values)
+        gains.append((float(above.mean() - above_2.mean()), float(np.sqrt(variance))))
+    return gains
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

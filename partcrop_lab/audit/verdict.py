@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -35,6 +36,29 @@ class Case:
     sizes: str
     detectable: float
     protocol: str = "matched"
+
+
+def case_of(metrics: pd.DataFrame, p_value: float, controls: pd.DataFrame, settings: dict[str, Any]) -> Case:
+    """The case of an audit, from its tables and settings."""
+    return Case(
+        auc=tuple(metrics.loc["auc", ["value", "low", "high"]]),
+        p_value=p_value,
+        controls=controls,
+        membership=settings["membership"],
+        sizes=_sizes(settings),
+        detectable=settings["detectable_auc"],
+        protocol=settings["protocol"],
+    )
+
+
+def _sizes(settings: dict[str, Any]) -> str:
+    encoder = settings["encoder"]
+    trained = f" (N = {encoder['N']}, T = {encoder['T']} epochs)" if {"N", "T"} <= encoder.keys() else ""
+    queries = f"{settings['queries']} queries an image"
+    if settings["threat"] != "partial knowledge":
+        queries += f", attacker with {settings['needs'][-1]}"
+    images = f"{settings['members']} members and {settings['nonmembers']} non-members"
+    return f"{images} of {encoder['name']}{trained}, {queries}"
 
 
 def outcome(case: Case) -> str:
@@ -73,6 +97,36 @@ def sentence(case: Case) -> str:
         else ""
     )
     return f"{first}: {text}.{flaw}"
+
+
+MEMBERSHIPS = {
+    "trained": "Membership comes from training: the encoder carries this split.",
+    "given": "Membership is claimed by whoever gave the two sets, so the attack must also beat the controls.",
+    "null check": "Null check: the split was drawn without regard to the encoder's training, so nothing can be found.",
+}
+
+
+def reasons(case: Case) -> list[str]:
+    """The steps that lead to the verdict, one sentence each."""
+    steps = [MEMBERSHIPS[case.membership]]
+    present = [name for name in CONTROLS if name in case.controls.index]
+    adjusted = holm([case.controls.loc[name, "p_value"] for name in present])
+    for name, p_value in zip(present, adjusted, strict=True):
+        row, rejects = case.controls.loc[name], p_value < CONTROL_ALPHA
+        found = f"AUC {row.auc:.3f}, p = {p_value:.2g} after Holm's correction"
+        told = "tells the sides apart, so the audit is confounded" if rejects else "does not tell the sides apart"
+        steps.append(f"{name} control: {found}; it {told} (level {CONTROL_ALPHA:g}).")
+    if not present:
+        steps.append("No controls were run.")
+    below = "below" if case.p_value < ALPHA else "not below"
+    steps.append(f"The attack: p = {case.p_value:.2g}, {below} {ALPHA:g}.")
+    if case.membership == "given":
+        for name in present:
+            p_value = case.controls.loc[name, "paired_p"]
+            beats = "beats" if p_value < ALPHA else "does not beat"
+            steps.append(f"It {beats} the {name} control in a paired test (p = {p_value:.2g}).")
+    steps.append(f"With so many images an AUC of {case.detectable:.3f} is found four times in five.")
+    return steps
 
 
 def _confounded(case: Case) -> str:

@@ -109,18 +109,20 @@ class Encoder:
         deployed = copy.deepcopy(self._model).to(self.device, self.dtype)
         return explicit_attention(deployed) if self.device.type == "cpu" else deployed
 
-    def tokens(self, images: Tensor) -> Tokens:
-        """Feature map (B, L, D) and CLS vector (B, D), None without one, of whole images, from one forward pass.
+    def tokens(self, images: Tensor, resize: bool = True) -> Tokens:
+        """Feature map (B, L, D) and CLS vector (B, D), None without one, from one forward pass.
 
         Args:
-            images: (B, 3, H, W), uint8 or float in [0, 1]; resized to `image_size` where their side differs.
+            images: (B, 3, H, W), uint8 or float in [0, 1].
+            resize: whole images, brought to `image_size` where their side differs; else parts, at their own side as
+                in `vectors`.
 
         Raises:
             BadInput: images of another form, or features that are not finite.
         """
         if not self.has_cls:
-            return self._stream(images, lambda fmap, _: fmap, True), None
-        joined = self._stream(images, lambda fmap, cls: torch.cat([fmap, cls[:, None]], 1), True)
+            return self._stream(images, lambda fmap, _: fmap, resize), None
+        joined = self._stream(images, lambda fmap, cls: torch.cat([fmap, cls[:, None]], 1), resize)
         return joined[:, :-1], joined[:, -1]
 
     def feature_map(self, images: Tensor) -> Tensor:

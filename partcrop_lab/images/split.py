@@ -140,12 +140,11 @@ class MembershipSplit:
             )
         return split
 
-    def save(self, path: str | Path) -> None:
-        """Write `record()` as a JSON file.
+    def check_stored(self) -> None:
+        """Refuse a split whose record could not be loaded again.
 
         Raises:
-            BadInput: images handed over as arrays, which could not be loaded again, or a folder that cannot be
-                written.
+            BadInput: images handed over as arrays.
         """
         for images in (self.members, self.nonmembers):
             if images.source["source"] == MEMORY:
@@ -153,6 +152,15 @@ class MembershipSplit:
                     "this split's images were handed over as arrays and could not be loaded again; "
                     "write them to a folder and load them with load_images first"
                 )
+
+    def save(self, path: str | Path) -> None:
+        """Write `record()` as a JSON file.
+
+        Raises:
+            BadInput: images handed over as arrays, which could not be loaded again, or a folder that cannot be
+                written.
+        """
+        self.check_stored()
         store.write_json(path, self.record())
 
     @classmethod

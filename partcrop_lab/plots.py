@@ -516,6 +516,7 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
             ax.errorbar(x, one["auc"], reach, label=f"N = {members:,}, {planned:,} epochs", **how)
         ax.axhline(0.5, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
         ax.set(title=recipe, xlabel="steps of training", xlim=(0, None))
+        ax.set(ylim=(table["low"].min() - 0.03, table["high"].max() + 0.18))  # the legend lies above all bars
         ax.legend(loc="upper left")
     axes[0].set(ylabel="AUC of telling members\nfrom non-members")
     return np.asarray(axes)

@@ -91,7 +91,7 @@ def test_its_threshold_parts_two_groups_without_their_labels():
 
 
 def test_features_without_a_direction_need_known_members(tiny_encoder, split):
-    with pytest.raises(ValueError, match="do not all rise with membership; the attack must be one of alignment, enco"):
+    with pytest.raises(ValueError, match="with membership; the attack must be one of alignment, calibrated, enco"):
         pl.audit(tiny_encoder, split, ATTACK, UNSUPERVISED)
 
 

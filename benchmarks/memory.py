@@ -62,6 +62,11 @@ class Run:
         """What tells it from other runs in the table."""
         return self.recipe, self.members, self.epochs[-1], json.dumps(self.settings), self.seed
 
+    @property
+    def folder(self) -> Path:
+        """Where its encoders are kept."""
+        return cache_dir() / "memory" / digest(*self.key)[:16]
+
 
 SMALL_VIEWS = {"view_size": 0.5}
 NO_VIEWS = {"crop_scale": None, "flip": 0.0}
@@ -69,10 +74,14 @@ WEAK_VIEWS = {"crop_scale": (0.6, 1.0), "jitter": 0.0, "grey": 0.0}
 LOCAL = {"local_crops": 2, "local_size": 0.25}
 MASKED = {"batch_size": 50, "lr": 1e-3}
 
+SIMCLR = Run("simclr", 100, (300, 600, 1200), SMALL_VIEWS | {"batch_size": 50})
+WIDE_MAE = Run("mae", 100, (250, 500, 1000), NO_VIEWS | MASKED | {"embed_dim": 192, "depth": 6, "num_heads": 3})
+"""With `SIMCLR` what benchmarks/unified.py is designed on."""
+
 RUNS = [
     Run("simclr", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 300}),
     Run("dino", 300, (100, 200, 400), SMALL_VIEWS | {"batch_size": 100} | LOCAL),
-    Run("simclr", 100, (300, 600, 1200), SMALL_VIEWS | {"batch_size": 50}),
+    SIMCLR,
     Run("simmim", 100, (150, 300, 600), NO_VIEWS | {"batch_size": 50}),
     Run("simclr", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25, "lr": 2e-3}),
     Run("dino", 100, (200, 400), SMALL_VIEWS | {"batch_size": 25} | LOCAL),
@@ -90,7 +99,7 @@ RUNS = [
         (300, 600, 1200),
         SMALL_VIEWS | {"batch_size": 50, "local_crops": 0, "crop_scale": (0.2, 1.0), "lr": 1e-3, "prototypes": 256},
     ),
-    # augmentation, projector and capacity of SimCLR, each against the third run
+    # augmentation, projector and capacity of SimCLR, each against `SIMCLR`
     Run("simclr", 100, (300, 600, 1200), SMALL_VIEWS | {"batch_size": 50} | WEAK_VIEWS),
     Run("simclr", 100, (300, 600, 1200), SMALL_VIEWS | {"batch_size": 50, "hidden": 1024, "output": 512}),
     Run("simclr", 100, (300, 600, 1200), SMALL_VIEWS | {"batch_size": 50, "embed_dim": 64, "depth": 2, "num_heads": 1}),
@@ -102,7 +111,7 @@ RUNS = [
     Run("mae", 100, (250, 500, 1000), NO_VIEWS | MASKED | {"mask_ratio": 0.5}),
     Run("mae", 100, (250, 500, 1000), NO_VIEWS | MASKED | {"mask_ratio": 0.9}),
     Run("mae", 100, (250, 500, 1000), MASKED),
-    Run("mae", 100, (250, 500, 1000), NO_VIEWS | MASKED | {"embed_dim": 192, "depth": 6, "num_heads": 3}),
+    WIDE_MAE,
 ]
 
 
@@ -111,7 +120,7 @@ def attacked(run: Run) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     pool = pl.load_images("partshapes", n=run.members + NONMEMBERS + 100, size=SIZE, seed=POOL_SEED + run.seed)
     split = pl.member_split(pool, members=run.members, nonmembers=NONMEMBERS, seed=run.seed)
-    out = cache_dir() / "memory" / digest(*run.key)[:16]
+    out = run.folder
     last, early = run.epochs[-1], run.epochs[:-1]
     how = {"keep": early, "progress": False, "checkpoint_every": max(1, last // 10)}
     final = pl.pretrain(run.recipe, split, last, run.seed, out, **how, **run.settings)

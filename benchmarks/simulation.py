@@ -16,7 +16,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import typer
-from scipy.stats import beta, norm
+from scipy.stats import binomtest, norm
 from tqdm.auto import tqdm
 
 from partcrop_lab.audit.crossfit import assign_folds, cross_fit
@@ -65,8 +65,7 @@ def summarise(scenario: tuple[int, int, float], audits: list[dict[str, Any]]) ->
     for name in [name for name in ("coverage", "rejected", "tpr_coverage") if name in table]:
         asked = table[name].dropna()
         k, n = int(asked.sum()), len(asked)
-        low = beta.ppf(0.025, k, n - k + 1) if k else 0.0
-        high = beta.ppf(0.975, k + 1, n - k) if k < n else 1.0
+        low, high = binomtest(k, n).proportion_ci()  # Clopper-Pearson
         row |= {name: k / n, f"{name}_low": low, f"{name}_high": high, f"{name}_audits": n}
     return row
 

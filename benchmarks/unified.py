@@ -24,17 +24,12 @@ from partcrop_lab.audit.crossfit import assign_folds, cross_fit
 from partcrop_lab.audit.metrics import fold_ranks, roc_points, tpr_at
 from partcrop_lab.audit.stats import fold_auc_and_error, interval, over_seeds
 from partcrop_lab.images import MembershipSplit
-from partcrop_lab.store import atomic, cache_dir, digest
+from partcrop_lab.store import atomic
 
 CSV = Path(__file__).with_suffix(".csv")
 NONMEMBERS, QUERIES, SEEDS, BATCH = 400, 11, 4, 50
 SCALES = ((0.08, 0.2), (0.2, 1.0), (0.5, 1.0))
-RUNS = {
-    "simclr": memory.Run("simclr", 100, (300, 600, 1200), memory.SMALL_VIEWS | {"batch_size": 50}),
-    "mae": memory.Run(
-        "mae", 100, (250, 500, 1000), memory.NO_VIEWS | memory.MASKED | {"embed_dim": 192, "depth": 6, "num_heads": 3}
-    ),
-}
+RUNS = {"simclr": memory.SIMCLR, "mae": memory.WIDE_MAE}
 FAMILIES = {
     "cosines, cls": ("cls image", "cls pairs"),
     "cosines, cls and mean": ("cls image", "cls pairs", "mean image", "mean pairs"),
@@ -54,7 +49,7 @@ OTHERS = (
 
 def subject(run: memory.Run) -> tuple[pl.Encoder, MembershipSplit]:
     """The encoder of a run, and its members beside more non-members than the search has."""
-    out = cache_dir() / "memory" / digest(*run.key)[:16] / "encoder.safetensors"
+    out = run.folder / "encoder.safetensors"
     if not out.exists():
         raise pl.BadInput(f"{out} is missing; train it first with python benchmarks/memory.py")
     encoder = pl.load_encoder(out)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
 from torch import Tensor
 
 from partcrop_lab.audit.metrics import fold_ranks, roc_points
 from partcrop_lab.audit.stats import LEVEL
 from partcrop_lab.parts import cut_parts, gaussian_target, part_boxes, part_response, response_energy, similarity
+from partcrop_lab.parts.crops import covered_cells
 
 if TYPE_CHECKING:
     from partcrop_lab.attacks import PartCrop
@@ -40,13 +42,7 @@ def own_place(box: Box, size: int, shape: tuple[int, int]) -> np.ndarray:
     array([[0.5, 0. ],
            [0. , 0. ]])
     """
-
-    def covered(low: float, high: float, cells: int) -> np.ndarray:
-        edges = np.linspace(0, size, cells + 1)
-        return (np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1])).clip(0) * cells / size
-
-    x0, y0, x1, y1 = box
-    return np.outer(covered(y0, y1, shape[0]), covered(x0, x1, shape[1]))
+    return covered_cells(torch.tensor(box, dtype=torch.float64), size, shape).numpy()
 
 
 def response_table(

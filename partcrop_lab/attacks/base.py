@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -143,3 +143,9 @@ def make_attack(name: str, **settings: Any) -> Attack:
     if name not in ATTACKS:
         raise ValueError(f"attack is {name!r}; it must be one of {', '.join(sorted(ATTACKS))}")
     return ATTACKS[name](**settings)
+
+
+def attack_from(settings: Mapping[str, Any]) -> Attack:
+    """The attack that `Attack.settings` describes, also as it is read from a file, where tuples have become lists."""
+    own = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    return make_attack(own.pop("attack"), **own)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from partcrop_lab.attacks.base import Attack, make_attack, register
+from partcrop_lab.attacks.base import Attack, attack_from, register
 from partcrop_lab.attacks.encodermi import EncoderMI
 from partcrop_lab.attacks.norms import Norms
 from partcrop_lab.attacks.partcosine import PartCosine
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 def _made(attack: Attack | Mapping[str, Any]) -> Attack:
     """An attack, or the one that such settings describe, as they are read from a saved result."""
-    if isinstance(attack, Attack):
-        return attack
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in attack.items()}
-    return make_attack(settings.pop("attack"), **settings)
+    return attack if isinstance(attack, Attack) else attack_from(attack)
+
+
+def _selected(attack: Attack, encoder: Encoder, images: Tensor, hashes: Sequence[str], seed: int) -> np.ndarray:
+    """The features of an attack on a few images, uncached."""
+    return attack.select(attack.measure(encoder, images, hashes, seed).float().numpy(force=True))
 
 
 @register
@@ -71,8 +73,9 @@ class Stacked(Attack):
         return self.name if self == Stacked() else f"{self.name}: {named}"
 
     def measure(self, encoder: Encoder, images: Tensor, hashes: Sequence[str], seed: int) -> Tensor:
-        """What all measure, side by side."""
-        return torch.cat([one.measure(encoder, images, hashes, seed).cpu() for one in self.attacks], 1)
+        """The features of all, side by side."""
+        features = [_selected(one, encoder, images, hashes, seed) for one in self.attacks]
+        return torch.from_numpy(np.hstack(features))
 
     def features(self, encoder: Encoder, images: ImageSet, seed: int = 0, progress: bool = True) -> np.ndarray:
         """The features of all attacks, each found in the cache where it was measured alone."""
@@ -132,10 +135,8 @@ class Calibrated(Attack):
 
     def measure(self, encoder: Encoder, images: Tensor, hashes: Sequence[str], seed: int) -> Tensor:
         """The features under the encoder, and minus their mean under the references, side by side."""
-        own, *others = (
-            self.attack.select(self.attack.measure(one, images, hashes, seed).float().numpy(force=True))
-            for one in (encoder, *self.references)
-        )
+        encoders = encoder, *self.references
+        own, *others = (_selected(self.attack, one, images, hashes, seed) for one in encoders)
         return torch.from_numpy(_calibrated(own, others))
 
     def features(self, encoder: Encoder, images: ImageSet, seed: int = 0, progress: bool = True) -> np.ndarray:

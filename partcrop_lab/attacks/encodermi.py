@@ -75,6 +75,10 @@ class EncoderMI(Attack):
 
 def pair_cosines(vectors: Tensor) -> Tensor:
     """Cosines of all pairs within (B, n, D), sorted from high to low: (B, n (n - 1) / 2)."""
-    unit = normalize(vectors, dim=-1)
+    return pair_products(normalize(vectors, dim=-1)).sort(-1, descending=True).values
+
+
+def pair_products(vectors: Tensor) -> Tensor:
+    """Products of all pairs within (B, n, D), pair by pair: (B, n (n - 1) / 2)."""
     first, second = torch.triu_indices(vectors.shape[1], vectors.shape[1], offset=1)
-    return (unit @ unit.transpose(1, 2))[:, first, second].sort(-1, descending=True).values
+    return (vectors @ vectors.transpose(1, 2))[:, first, second]

@@ -39,4 +39,9 @@ class Norms(Attack):
     def measure(self, encoder: Encoder, images: Tensor, hashes: Sequence[str], seed: int) -> Tensor:
         """Logarithms of the p-norms for p = 1, 2, 4 and infinity: (B, 4)."""
         vectors = encoder.vectors(images, self.pooling)
-        return torch.stack([vectors.norm(p, dim=-1) for p in ORDERS], 1).clamp(min=1e-12).log()
+        return torch.stack([log_norm(vectors, p) for p in ORDERS], 1)
+
+
+def log_norm(vectors: Tensor, p: float = 2) -> Tensor:
+    """Logarithms of the p-norms of vectors (..., D), a zero vector's bounded below: (...)."""
+    return vectors.norm(p, dim=-1).clamp(min=1e-12).log()

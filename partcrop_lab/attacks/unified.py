@@ -11,15 +11,17 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from partcrop_lab.attacks.base import Attack, register
-from partcrop_lab.parts.crops import PartCrops, cut_parts, part_boxes
+from partcrop_lab.attacks.encodermi import pair_products
+from partcrop_lab.attacks.norms import log_norm
+from partcrop_lab.encoders.backbone import grid
+from partcrop_lab.encoders.encoder import LEAST_POSITIONS
+from partcrop_lab.parts.crops import PartCrops, covered_cells, cut_parts, part_boxes
 from partcrop_lab.parts.responses import response_energy, similarity
 
 if TYPE_CHECKING:
     from partcrop_lab.encoders import Encoder
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-LEAST_POSITIONS = 4
-"""Of a feature map over which a response can be drawn; encoders with fewer are attacked by their vectors alone."""
 
 
 @register
@@ -29,7 +31,8 @@ class Unified(Attack):
 
     Contrastive encoders betray members by how close parts lie to the image and to each other, masked-image models by
     how their responses spread over the map (METHODS 8). This carries both, from the same queries: each is asked once
-    and gives its CLS vector, its mean vector and its map. What was tried and chosen is in benchmarks/unified.csv.
+    and gives its CLS vector, its mean vector and its map. Encoders whose map has too few positions for a response are
+    attacked by their vectors alone. What was tried and chosen is in benchmarks/unified.csv.
 
     Attributes:
         queries: images sent to the encoder for each image attacked, at least 3: the image and its parts.
@@ -95,11 +98,10 @@ def part_statistics(
         mean, its peak, its mean over the part's own place, and that with the mean of the map there.
     """
     unit = normalize(parts, dim=-1)
-    first, second = torch.triu_indices(parts.shape[1], parts.shape[1], offset=1)
     found = {
         "image": (unit @ normalize(image, dim=-1)[..., None])[..., 0],
-        "pairs": (unit @ unit.transpose(1, 2))[:, first, second],
-        "norm": parts.norm(dim=-1).clamp(min=1e-12).log(),
+        "pairs": pair_products(unit),
+        "norm": log_norm(parts),
     }
     if fmap.shape[1] >= LEAST_POSITIONS:
         cosines = similarity(parts, fmap, "cosine", temperature=1.0)
@@ -120,12 +122,12 @@ def image_statistics(fmap: Tensor, cls: Tensor | None) -> dict[str, Tensor]:
     """What the image's own query says: norms, and how positions and CLS lie to their mean; each (B, K)."""
     mean = fmap.mean(1, keepdim=True)
     found = {
-        "norms of positions": fmap.norm(dim=-1).clamp(min=1e-12).log(),
+        "norms of positions": log_norm(fmap),
         "positions": (normalize(fmap, dim=-1) * normalize(mean, dim=-1)).sum(-1),
-        "norm of the mean": mean.norm(dim=-1).clamp(min=1e-12).log(),
+        "norm of the mean": log_norm(mean),
     }
     if cls is not None:
-        found["norm of cls"] = cls.norm(dim=-1, keepdim=True).clamp(min=1e-12).log()
+        found["norm of cls"] = log_norm(cls)[:, None]
         found["cls and mean"] = (normalize(cls, dim=-1) * normalize(mean[:, 0], dim=-1)).sum(-1, keepdim=True)
     return found
 
@@ -136,13 +138,7 @@ def own_places(crops: PartCrops, side: int, positions: int) -> Tensor:
     >>> own_places(PartCrops(torch.tensor([[[0, 0, 4, 2]]]), torch.tensor([[False]])), 8, 4)
     tensor([[[1., 0., 0., 0.]]])
     """
-    cells = round(positions**0.5)
-    edges = torch.arange(cells + 1) * side / cells
-    low, high = edges[:-1], edges[1:]
-    x0, y0, x1, y1 = (edge[..., None].float() for edge in crops.boxes.unbind(-1))
-    across = (torch.minimum(x1, high) - torch.maximum(x0, low)).clamp(min=0)
-    down = (torch.minimum(y1, high) - torch.maximum(y0, low)).clamp(min=0)
-    area = (down[..., None] * across[..., None, :]).flatten(-2)
+    area = covered_cells(crops.boxes.float(), side, grid(positions)).flatten(-2)
     return area / area.sum(-1, keepdim=True)
 
 

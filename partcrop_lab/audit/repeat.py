@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from partcrop_lab.attacks import make_attack
+from partcrop_lab.attacks.base import attack_from
 from partcrop_lab.audit.run import audit
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.errors import BadInput
@@ -23,8 +23,7 @@ def repeat_audit(encoder: Encoder, summary: dict[str, Any] | None, progress: boo
     """
     if not summary:
         raise BadInput(f"{encoder.name}: its card has no audit; run partcrop-lab audit --encoder {encoder.name}")
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in summary["attack"].items()}
-    attack = make_attack(settings.pop("attack"), **settings)
+    attack = attack_from(summary["attack"])
     how = {name: summary[name] for name in ("attacker", "folds", "seed", "repeats")}
     result = audit(encoder, encoder.split, attack, **how, controls=False, progress=progress)
     auc, (low, high) = result.metrics.loc["auc", "value"], (summary["metrics"]["auc"][end] for end in ("low", "high"))

@@ -26,6 +26,8 @@ POOLINGS = ("cls", "mean")
 BUDGET = {"cpu": 2**18}
 """Activations (positions x width) forwarded together: what fits the cache of a core."""
 GPU_BUDGET = 2**24
+LEAST_POSITIONS = 4
+"""Of a feature map over which a part response can be drawn."""
 PROJECTOR = "projector."
 """What the names of a projector's tensors begin with in a file."""
 
@@ -132,13 +134,14 @@ class Encoder:
             images: (B, 3, H, W), uint8 or float in [0, 1]; resized to `image_size` where their side differs.
 
         Raises:
-            BadInput: as `tokens`, or a map of fewer than 4 positions, over which no part response can be drawn.
+            BadInput: as `tokens`, or a map of fewer than `LEAST_POSITIONS`, over which no part response can be drawn.
         """
         features = self._stream(images, lambda fmap, cls: fmap, True)
-        if features.shape[1] < 4:
+        if features.shape[1] < LEAST_POSITIONS:
             raise BadInput(
                 f"encoder {self.name} gives a feature map of {features.shape[1]} positions at {self.image_size} px; "
-                "part responses need at least 4, so use larger images (image_size=) or a backbone of smaller stride"
+                f"part responses need at least {LEAST_POSITIONS}, so use larger images (image_size=) or a backbone of "
+                "smaller stride"
             )
         return features
 

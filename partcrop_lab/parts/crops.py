@@ -63,6 +63,28 @@ def cut_parts(images: Tensor, crops: PartCrops, part_size: int) -> Tensor:
     return crop_resize(images, crops.boxes, part_size, crops.flip)
 
 
+def covered_cells(boxes: Tensor, side: float, shape: tuple[int, int]) -> Tensor:
+    """The share of each cell of a map that boxes cover: (..., h, w) in [0, 1], of the boxes' precision.
+
+    Args:
+        boxes: (..., 4) float x0, y0, x1, y1 in pixels.
+        side: the image's side in pixels.
+        shape: (h, w) of the map laid over it.
+
+    >>> covered_cells(torch.tensor([0.0, 0.0, 32.0, 16.0]), 64, (2, 2))
+    tensor([[0.5000, 0.0000],
+            [0.0000, 0.0000]])
+    """
+
+    def covered(low: Tensor, high: Tensor, cells: int) -> Tensor:
+        edges = torch.arange(cells + 1, dtype=boxes.dtype, device=boxes.device) * side / cells
+        reach = torch.minimum(high[..., None], edges[1:]) - torch.maximum(low[..., None], edges[:-1])
+        return reach.clamp(min=0) * cells / side
+
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    return covered(y0, y1, shape[0])[..., None] * covered(x0, x1, shape[1])[..., None, :]
+
+
 def query_parts(
     encoder: Encoder, images: Tensor, crops: PartCrops, part_size: int | None = None, pooling: str | None = None
 ) -> Tensor:

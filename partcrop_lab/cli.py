@@ -465,7 +465,8 @@ def compare(
     loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
     _check_writable(out)
-    every = sorted(set(pl.attacks.ATTACKS) - {pl.attacks.PixelStatistics.name, pl.attacks.Calibrated.name})
+    special = pl.attacks.PixelStatistics, pl.attacks.Calibrated, pl.attacks.Reconstruction  # need more than an encoder
+    every = sorted(set(pl.attacks.ATTACKS) - {one.name for one in special})
     attacks = [attack_of(text) for text in attack or every]
     encoders = [pl.load_encoder(name) for name in encoder or [f"zoo:{name}" for name in zoo_names()]]
     common = sides.load(encoders[0].image_size) if sides.given else None
@@ -582,6 +583,9 @@ def pretrain(
     checkpoint_every: Annotated[int | None, Option(min=1, help="Epochs between states to resume from.")] = None,
     keep: Annotated[list[str] | None, Option(help="Epochs whose encoder is kept too, as 100,300; repeatable.")] = None,
     setting: Annotated[list[str] | None, Option("--set", help="key=value of the recipe; repeatable.")] = None,
+    decoder: Annotated[
+        bool, Option("--decoder", help="Keep the decoder of MAE, SimMIM or CAE, for grey-box attacks.")
+    ] = False,
     devices: Annotated[int, Option(min=1, help="GPUs of each machine to train on, or CPU processes.")] = 1,
     nodes: Annotated[int, Option(min=1, help="Machines, on each of which torchrun or srun starts this.")] = 1,
     quiet: Quiet = False,
@@ -605,7 +609,7 @@ def pretrain(
     drawn = sides.load()
     if ranks.is_first(devices * nodes):
         _record(drawn, out / "split.json")
-    how = {"checkpoint_every": checkpoint_every, "keep": kept, "devices": devices, "nodes": nodes}
+    how = {"checkpoint_every": checkpoint_every, "keep": kept, "devices": devices, "nodes": nodes, "decoder": decoder}
     encoder = pl.pretrain(recipe, drawn, epochs, seed, out, **how, **overrides)
     if ranks.is_first(devices * nodes):
         _draw_loss(out, encoder.name)

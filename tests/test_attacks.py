@@ -18,6 +18,7 @@ from partcrop_lab.attacks import (
     Norms,
     PartCosine,
     PartCrop,
+    Reconstruction,
     Stacked,
     Unified,
     Variance,
@@ -39,6 +40,7 @@ SMALL = {
     "encodermi": {"views": 4},
     "variance": {"count": 4},
     "norms": {},
+    "reconstruction": {"masks": 3},
     "alignment": {"views": 3},
     "unified": {"queries": 5},
     "stacked": {"attacks": (PartCosine(crops=2), Norms())},
@@ -56,23 +58,29 @@ def images():
     return pl.load_images("partshapes", n=SHARD + 6, size=32, seed=5)
 
 
-def test_features_are_finite_and_one_row_per_image(attack, tiny_encoder, images):
-    X = attack.features(tiny_encoder, images)
+@pytest.fixture(scope="module")
+def masked(images):
+    """A tiny encoder with all that any attack asks for."""
+    return pl.pretrain("mae", images, 1, progress=False, decoder=True, depth=2, embed_dim=48, num_heads=3)
+
+
+def test_features_are_finite_and_one_row_per_image(attack, masked, images):
+    X = attack.features(masked, images)
     assert X.shape[0] == len(images) and X.dtype == np.float32 and np.isfinite(X).all() and X.std(0).max() > 0
 
 
-def test_features_do_not_depend_on_order_or_company(attack, tiny_encoder, images, monkeypatch, tmp_path):
-    X = attack.features(tiny_encoder, images)
+def test_features_do_not_depend_on_order_or_company(attack, masked, images, monkeypatch, tmp_path):
+    X = attack.features(masked, images)
     order = np.random.default_rng(0).permutation(len(images))[:40]
     monkeypatch.setenv("PARTCROP_LAB_CACHE", str(tmp_path))
-    np.testing.assert_allclose(attack.features(tiny_encoder, images.subset(order)), X[order], atol=1e-5)
+    np.testing.assert_allclose(attack.features(masked, images.subset(order)), X[order], atol=1e-5)
 
 
-def test_same_seed_same_bytes_from_a_fresh_cache(attack, tiny_encoder, images, monkeypatch, tmp_path):
+def test_same_seed_same_bytes_from_a_fresh_cache(attack, masked, images, monkeypatch, tmp_path):
     some, made = images.subset(slice(0, 12)), []
     for folder in "ab":
         monkeypatch.setenv("PARTCROP_LAB_CACHE", str(tmp_path / folder))
-        made.append(attack.features(tiny_encoder, some, seed=3).tobytes())
+        made.append(attack.features(masked, some, seed=3).tobytes())
     assert made[0] == made[1]
 
 
@@ -204,6 +212,31 @@ def test_partcosine_is_the_literal_cosines_with_the_image_and_of_all_pairs(some,
         pairs = sorted((float(vectors[a] @ vectors[b]) for a, b in ((0, 1), (0, 2), (1, 2))), reverse=True)
         np.testing.assert_allclose(found["sorted"][i], with_image + pairs, atol=1e-5)
         np.testing.assert_allclose(found["mean"][i], [np.mean(with_image), np.mean(pairs)], atol=1e-5)
+
+
+def test_reconstruction_is_the_training_loss_mask_by_mask(some, masked):
+    found = Reconstruction(masks=3).features(masked, some, seed=2)
+    pixels = (some.batch(slice(None)).float() / 255 - 0.5) / 0.25
+    for i, (view, name) in enumerate(zip(pixels, some.hashes)):
+        keep, hidden = masked.decoder.draw_masks(3, generator("masks", 2, name))
+        losses = [masked.decoder.losses(view[None], (keep[[j]], hidden[[j]])) for j in range(3)]
+        np.testing.assert_allclose(found[i, 0], -np.log(np.mean([float(loss) for loss in losses])), rtol=1e-4)
+
+
+def test_reconstruction_finds_what_a_small_mae_has_learnt_by_heart(images):
+    members, others = images.subset(slice(0, 16)), images.subset(slice(16, 48))
+    small = {"depth": 2, "embed_dim": 48, "num_heads": 3, "batch_size": 16, "crop_scale": None, "flip": 0.0}
+    encoder = pl.pretrain("mae", members, 500, progress=False, decoder=True, **small)
+    scores = [Reconstruction().features(encoder, side)[:, 0] for side in (members, others)]
+    assert np.mean(scores[0][:, None] > scores[1]) > 0.8
+
+
+def test_reconstruction_needs_the_decoder_and_says_so(tiny_encoder, some):
+    assert "the decoder" in Reconstruction().needs[1]
+    with pytest.raises(BadInput, match=r"no decoder; train a masked-image model with pretrain\(decoder=True\)"):
+        Reconstruction().features(tiny_encoder, some)
+    with pytest.raises(ValueError, match="masks is 0; at least one"):
+        Reconstruction(masks=0)
 
 
 def test_norms_are_those_of_numpy(some, tiny_encoder):

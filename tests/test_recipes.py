@@ -116,6 +116,26 @@ def test_a_projector_is_kept_and_makes_of_an_image_what_the_loss_saw(recipe, ima
     assert loaded.digest == encoder.digest == pretrain(recipe, images, epochs=1, **settings(recipe)).digest
 
 
+@pytest.mark.parametrize("recipe", ["cae", "mae", "simmim"])
+def test_a_decoder_is_kept_and_fails_to_guess_as_much_as_before(recipe, images, tmp_path):
+    encoder = pretrain(recipe, images, epochs=1, out=tmp_path, decoder=True, **settings(recipe))
+    loaded = load_encoder(tmp_path / "encoder.safetensors")
+    pixels, plain = images.batch(slice(0, 3)), pretrain(recipe, images, epochs=1, **settings(recipe))
+    losses = [one.masked_losses(pixels, [seeded() for _ in pixels], 4) for one in (encoder, loaded)]
+    assert losses[0].shape == (3, 4) and torch.equal(*losses)
+    assert torch.equal(loaded.vectors(pixels), plain.vectors(pixels))
+    assert loaded.digest == encoder.digest != plain.digest
+    fresh = loaded.untrained(1)
+    backbone = fresh.decoder.backbone.state_dict()
+    assert all(torch.equal(value, backbone[name]) for name, value in fresh._model.state_dict().items())
+    assert not torch.equal(fresh.masked_losses(pixels, [seeded() for _ in pixels], 4), losses[0])
+
+
+def test_what_has_no_decoder_says_so(images):
+    with pytest.raises(ValueError, match="recipe simclr has no decoder"):
+        pretrain("simclr", images, epochs=1, decoder=True, **settings("simclr"))
+
+
 def test_what_has_no_projector_says_so(images):
     with pytest.raises(ValueError, match="recipe mae has no projector"):
         pretrain("mae", images, epochs=1, projector=True, **settings("mae"))

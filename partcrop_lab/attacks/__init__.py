@@ -10,6 +10,7 @@ from partcrop_lab.attacks.partcosine import PartCosine
 from partcrop_lab.attacks.partcrop import PartCrop
 from partcrop_lab.attacks.pixels import PixelStatistics
 from partcrop_lab.attacks.queries import write_queries
+from partcrop_lab.attacks.reconstruction import Reconstruction
 from partcrop_lab.attacks.unified import Unified
 from partcrop_lab.attacks.variance import Variance
 
@@ -25,6 +26,7 @@ __all__ = [
     "PartCosine",
     "PartCrop",
     "PixelStatistics",
+    "Reconstruction",
     "SetAttacker",
     "Stacked",
     "Unified",

@@ -18,6 +18,7 @@ from partcrop_lab import store
 from partcrop_lab.devices import default_device, resolve_precision
 from partcrop_lab.encoders.backbone import Architecture, Tokens, called_tokens, explicit_attention, grid, timm_tokens
 from partcrop_lab.encoders.checkpoint import METADATA, halved, write_weights
+from partcrop_lab.encoders.recipes import MaskedObjective
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import MembershipSplit
 from partcrop_lab.images.resample import resize
@@ -28,8 +29,8 @@ BUDGET = {"cpu": 2**18}
 GPU_BUDGET = 2**24
 LEAST_POSITIONS = 4
 """Of a feature map over which a part response can be drawn."""
-PROJECTOR = "projector."
-"""What the names of a projector's tensors begin with in a file."""
+PROJECTOR, DECODER = "projector.", "decoder."
+"""What the names of the tensors of a projector and of a decoder begin with in a file."""
 
 
 class Encoder:
@@ -54,6 +55,7 @@ class Encoder:
         untrained: factory(seed) of the same callable with fresh weights, for the random-encoder control.
         micro_batch: images forwarded together; by image side where None.
         projector: the head (n, D) -> (n, E) between its vectors and the loss it was trained by, see `projections`.
+        decoder: what a masked-image model was trained as, the backbone in it, see `masked_losses`.
 
     Raises:
         ValueError: an unknown pooling or precision.
@@ -81,6 +83,7 @@ class Encoder:
         untrained: Callable[[int], Callable[[Tensor], Any]] | None = None,
         micro_batch: int | None = None,
         projector: nn.Module | None = None,
+        decoder: MaskedObjective | None = None,
     ) -> None:
         self.name = name
         self.image_size = int(image_size)
@@ -95,7 +98,8 @@ class Encoder:
         self._asked_patch, self._asked_digest, self._asked_micro_batch = patch, digest, micro_batch
         if isinstance(model, nn.Module):
             self._model = model.eval().requires_grad_(False)
-        self.projector = None if projector is None else projector.eval().requires_grad_(False).to(self.device)
+        frozen = lambda head: None if head is None else head.eval().requires_grad_(False).to(self.device)  # noqa: E731
+        self.projector, self.decoder = frozen(projector), frozen(decoder)
         self._forward = partial(timm_tokens, self._deployed()) if is_timm else partial(called_tokens, self._model)
         channels = {"dtype": torch.float32, "device": self.device}
         mean, std = (torch.tensor(values, **channels).view(3, 1, 1) for values in (self.mean, self.std))
@@ -177,6 +181,31 @@ class Encoder:
             raise BadInput(f"encoder {self.name} has no projector; train it with pretrain(projector=True)")
         pooled = lambda fmap, cls: fmap.float().mean(1) if cls is None else cls.float()  # noqa: E731
         return self._stream(images, lambda fmap, cls: self.projector(pooled(fmap, cls)), False)
+
+    def masked_losses(self, images: Tensor, sources: Sequence[torch.Generator], masks: int) -> Tensor:
+        """What a masked-image model fails to guess of hidden patches, by its training loss: (B, masks) float32.
+
+        Args:
+            images: (B, 3, H, W), uint8 or float in [0, 1]; resized to the side of its views in training.
+            sources: one generator on the CPU for each image, that draws its masks.
+            masks: how many for each.
+
+        Raises:
+            BadInput: as `tokens`, or an encoder that was saved without its decoder.
+        """
+        if self.decoder is None:
+            raise BadInput(
+                f"encoder {self.name} has no decoder; train a masked-image model with pretrain(decoder=True)"
+            )
+        _check_images(images)
+        pixels, losses = self._prepare(images, self.decoder.view_side).float(), []
+        with torch.no_grad():
+            for view, source in zip(pixels, sources, strict=True):  # one at a time: each is computed at the same shape
+                drawn = self.decoder.draw_masks(masks, source)
+                losses.append(self.decoder.losses(view.expand(masks, -1, -1, -1), drawn))
+        found = torch.stack(losses)
+        self._check_finite(found)
+        return found
 
     def _stream(self, images: Tensor, head: Callable[[Tensor, Tensor | None], Tensor], whole: bool) -> Tensor:
         """Forward `images` in micro-batches of a fixed shape and keep what `head` makes of the tokens."""
@@ -284,6 +313,9 @@ class Encoder:
             return store.digest(self._asked_digest or uuid.uuid4().hex, how)
         weights = self._model.state_dict()
         arrays = [part for name in sorted(weights) for part in (name, weights[name].cpu().numpy())]
+        if self.decoder is not None:
+            others = self.decoder.surroundings()
+            arrays += [part for name in sorted(others) for part in (name, others[name].cpu().numpy())]
         return store.digest(self.architecture.json, how, *arrays)
 
     @property
@@ -320,7 +352,10 @@ class Encoder:
             architecture = Architecture("vit_tiny_patch16_224", self.image_size, {"patch_size": patch})
             note = f"a random ViT-Ti/{patch}, since the callable {self.name} brings no untrained= factory"
         card = {"recipe": self.card.get("recipe"), "seed": seed}
-        control = Encoder(architecture.build(seed), name=name, architecture=architecture, card=card, **same)
+        decoder = None if self.decoder is None else self.decoder.recipe.objective(self.image_size, seed)
+        model = architecture.build(seed) if decoder is None else decoder.backbone
+        same["decoder"] = decoder
+        control = Encoder(model, name=name, architecture=architecture, card=card, **same)
         control.untrained_note = note
         return control
 
@@ -342,6 +377,8 @@ class Encoder:
         state = self._model.state_dict()
         if self.projector is not None:
             state |= {PROJECTOR + name: value for name, value in self.projector.state_dict().items()}
+        if self.decoder is not None:
+            state |= {DECODER + name: value for name, value in self.decoder.surroundings().items()}
         write_weights(path, halved(state), {METADATA: json.dumps(about)})
 
 

@@ -26,9 +26,9 @@ from partcrop_lab.encoders.checkpoint import (
     read_description,
     read_weights,
 )
-from partcrop_lab.encoders.encoder import PROJECTOR, Encoder
+from partcrop_lab.encoders.encoder import DECODER, PROJECTOR, Encoder
 from partcrop_lab.encoders.infer import ANCHORS, infer_model
-from partcrop_lab.encoders.recipes import make_recipe
+from partcrop_lab.encoders.recipes import INSIDE, MaskedObjective, make_recipe
 from partcrop_lab.errors import BadInput
 
 OURS = ("name", "mean", "std", "pooling", "precision", "device", "card", "patch", "digest", "untrained", "micro_batch")
@@ -149,6 +149,8 @@ def _from_file(path: Path, keywords: dict[str, Any]) -> Encoder:
     load_weights(model, find_backbone(weights, path, model.state_dict().keys()), path)
     if any(name.startswith(PROJECTOR) for name in weights):
         ours["projector"] = _projector(about["card"], model, weights, path)
+    if any(name.startswith(DECODER) for name in weights):
+        ours["decoder"] = _decoder(about, model, weights, path)
     return Encoder(model, architecture=architecture, image_size=about["image_size"], **ours)
 
 
@@ -157,6 +159,15 @@ def _projector(card: dict[str, Any], model: nn.Module, weights: Weights, path: P
     projector = make_recipe(card["recipe"], **card["settings"]).head(model.num_features)
     load_weights(projector, Found("", PROJECTOR, weights), path)
     return projector
+
+
+def _decoder(about: dict[str, Any], model: nn.Module, weights: Weights, path: Path) -> MaskedObjective:
+    """What one of our own files holds around a masked-image model, the model in it."""
+    card = about["card"]
+    objective = make_recipe(card["recipe"], **card["settings"]).objective(about["image_size"], card["seed"])
+    state = {INSIDE + name: value for name, value in model.state_dict().items()}
+    load_weights(objective, Found("", "", state | Found("", DECODER, weights).weights), path)
+    return objective
 
 
 def _foreign_file(path: Path, keywords: dict[str, Any]) -> Encoder:

@@ -26,7 +26,7 @@ from partcrop_lab.encoders import ranks
 from partcrop_lab.encoders.backbone import explicit_attention
 from partcrop_lab.encoders.checkpoint import read_weights, rounded
 from partcrop_lab.encoders.encoder import Encoder
-from partcrop_lab.encoders.recipes import Objective, Recipe, make_recipe
+from partcrop_lab.encoders.recipes import MaskedObjective, Objective, Recipe, make_recipe
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, MembershipSplit
 from partcrop_lab.progress import bar
@@ -47,6 +47,7 @@ def pretrain(
     progress: bool = True,
     keep: Collection[int] = (),
     projector: bool = False,
+    decoder: bool = False,
     devices: int = 1,
     nodes: int = 1,
     **overrides: Any,
@@ -76,6 +77,7 @@ def pretrain(
             stopping. They are mid-schedule: the learning rate still follows the cosine of all `epochs`, so they are not
             what a run of so few epochs would end with. Their card has that epoch as T and the total as "planned".
         projector: the encoders carry the recipe's projector too, for `Encoder.projections`.
+        decoder: masked-image models carry all they were trained as, for `Encoder.masked_losses`.
         devices: GPUs of each node to train on, or on the CPU processes; `batch_size` is that of all together.
         nodes: machines, which share the folder `out`; the command is started on each, e.g. by torchrun or srun.
         overrides: settings of the recipe (lr=, crop_scale=, depth=, ...).
@@ -84,8 +86,8 @@ def pretrain(
         The encoder, with its weights as the saved file holds them (matrices in float16).
 
     Raises:
-        ValueError: an unknown recipe or setting, epochs to keep that the run does not have, a projector asked for of a
-            recipe without one, or less than one device.
+        ValueError: an unknown recipe or setting, epochs to keep that the run does not have, a projector or a decoder
+            asked for of a recipe without one, or less than one device.
         BadInput: an `out` that cannot be written or holds another run, images without labels that need them, more
             devices than there are, or a loss or a gradient that is no longer finite, which a lower lr= may cure.
     """
@@ -97,15 +99,18 @@ def pretrain(
     _check_kept(keep, run)
     if projector and run.objective.projector is None:
         raise ValueError(f"recipe {recipe} has no projector; leave projector= out")
+    if decoder and not isinstance(run.objective, MaskedObjective):
+        raise ValueError(f"recipe {recipe} has no decoder, for it masks no patches; leave decoder= out")
+    heads = {"projector": projector, "decoder": decoder}
 
     def keep_encoder() -> None:
         if run.first and len(run.log) in keep:
-            _encoder(run, split, precision, projector).save(kept_path(out, len(run.log)))
+            _encoder(run, split, precision, **heads).save(kept_path(out, len(run.log)))
 
     with ranks.launched(run.fabric):
         run.set_up()
         run.train(checkpoint_every or math.ceil(settings.epochs / 20), progress, keep_encoder)
-        encoder = _encoder(run, split, precision, projector)
+        encoder = _encoder(run, split, precision, **heads)
         if run.first and out is not None:
             encoder.save(Path(out) / "encoder.safetensors")
     return encoder
@@ -310,7 +315,7 @@ def _groups(objective: Objective, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def _encoder(run: _Run, split: MembershipSplit | None, precision: str, projector: bool) -> Encoder:
+def _encoder(run: _Run, split: MembershipSplit | None, precision: str, projector: bool, decoder: bool) -> Encoder:
     recipe = run.recipe
     architecture = recipe.architecture(run.images.size)
     model = architecture.build()
@@ -318,6 +323,9 @@ def _encoder(run: _Run, split: MembershipSplit | None, precision: str, projector
     head = recipe.head(model.num_features) if projector else None
     if head is not None:
         head.load_state_dict(rounded(run.objective.projector.state_dict()))
+    around = recipe.objective(run.images.size, run.seed) if decoder else None
+    if around is not None:
+        around.load_state_dict(rounded(run.objective.state_dict()))
     card = {
         "recipe": recipe.name,
         "settings": asdict(recipe),
@@ -338,7 +346,8 @@ def _encoder(run: _Run, split: MembershipSplit | None, precision: str, projector
         card |= {"split_digest": split.digest, "split": split.record()}
     name = f"{recipe.name} N={len(run.images)} T={len(run.log)} seed={run.seed}"
     how = {"image_size": run.images.size, "mean": recipe.mean, "std": recipe.std, "precision": precision}
-    return Encoder(model, name=name, architecture=architecture, card=card, device=run.device, projector=head, **how)
+    how |= {"projector": head, "decoder": around}
+    return Encoder(model, name=name, architecture=architecture, card=card, device=run.device, **how)
 
 
 def machine(device: torch.device) -> str:

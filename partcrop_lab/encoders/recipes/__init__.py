@@ -18,9 +18,12 @@ from partcrop_lab.encoders.recipes import (
     vicreg,
 )
 from partcrop_lab.encoders.recipes.base import RECIPES, Objective, Recipe, make_recipe, register
+from partcrop_lab.encoders.recipes.masked import INSIDE, MaskedObjective
 
 __all__ = [
+    "INSIDE",
     "RECIPES",
+    "MaskedObjective",
     "Objective",
     "Recipe",
     "barlowtwins",

@@ -16,6 +16,9 @@ from partcrop_lab.encoders.recipes.base import Objective, Recipe
 Masks = tuple[Tensor, Tensor]
 """Token indices to keep (n, prefix + kept) and to hide (n, hidden); prefix tokens (CLS) are always kept."""
 
+INSIDE = "encoder.vit."
+"""What the names of the backbone's tensors begin with in a `MaskedObjective`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedRecipe(Recipe):
@@ -55,6 +58,10 @@ class MaskedObjective(Objective):
     def prefix(self) -> int:
         """Tokens before those of the patches: 1 for CLS."""
         return self.backbone.num_prefix_tokens
+
+    def surroundings(self) -> dict[str, Tensor]:
+        """The weights around the backbone, by their names."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(INSIDE)}
 
     def forward(
         self, images: Tensor, generator: Generator, progress: float = 0.0, labels: Tensor | None = None

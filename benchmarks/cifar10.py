@@ -2,9 +2,9 @@
 
 ``python benchmarks/cifar10.py --images train.parquet --jobs 2`` trains each encoder of `SUBJECTS` on CIFAR-10 images
 (what the cache holds is not trained again), then compares attacks on it at equal queries, 11 and 49 an image, and
-writes figures/cifar10_attacks.csv with the paired tests and provenance beside it. Where a subject has reference encoders,
-trained on other images, the unified attack is also calibrated by one, and by all; for those of masked images the
-grey-box attack stands beside. Nothing of any attack was chosen on these encoders or images.
+writes figures/cifar10_attacks.csv with the paired tests and provenance beside it. Where a subject has reference
+encoders, trained on other images, the unified attack is also calibrated by one, and by all; for those of masked images
+the grey-box attack stands beside. Nothing of any attack was chosen on these encoders or images.
 """
 
 from __future__ import annotations

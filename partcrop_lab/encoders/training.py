@@ -7,8 +7,9 @@ import json
 import math
 import os
 import platform
+import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,7 @@ from partcrop_lab.encoders import ranks
 from partcrop_lab.encoders.backbone import explicit_attention
 from partcrop_lab.encoders.checkpoint import read_weights, rounded
 from partcrop_lab.encoders.encoder import Encoder
+from partcrop_lab.encoders.privacy import Privacy, clipped_sum, noise_like, not_separable
 from partcrop_lab.encoders.recipes import MaskedObjective, Objective, Recipe, make_recipe
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, MembershipSplit
@@ -50,6 +52,8 @@ def pretrain(
     decoder: bool = False,
     devices: int = 1,
     nodes: int = 1,
+    stop: int | None = None,
+    privacy: Privacy | None = None,
     **overrides: Any,
 ) -> Encoder:
     """Train an encoder on the members of a split, or on a whole image set.
@@ -79,6 +83,8 @@ def pretrain(
         projector: the encoders carry the recipe's projector too, for `Encoder.projections`.
         decoder: masked-image models carry all they were trained as, for `Encoder.masked_losses`.
         devices: GPUs of each node to train on, or on the CPU processes; `batch_size` is that of all together.
+        stop: the epoch after which it ends, mid-schedule as those of `keep`; the same call without it goes on.
+        privacy: train by DP-SGD, on one device; what it guarantees stands on the card.
         nodes: machines, which share the folder `out`; the command is started on each, e.g. by torchrun or srun.
         overrides: settings of the recipe (lr=, crop_scale=, depth=, ...).
 
@@ -87,7 +93,7 @@ def pretrain(
 
     Raises:
         ValueError: an unknown recipe or setting, epochs to keep that the run does not have, a projector or a decoder
-            asked for of a recipe without one, or less than one device.
+            asked for of a recipe without one, less than one device, or privacy on several.
         BadInput: an `out` that cannot be written or holds another run, images without labels that need them, more
             devices than there are, or a loss or a gradient that is no longer finite, which a lower lr= may cure.
     """
@@ -95,7 +101,10 @@ def pretrain(
         overrides["epochs"] = epochs
     images, split = (data.members, data) if isinstance(data, MembershipSplit) else (data, None)
     settings = make_recipe(recipe, **overrides).for_images(images)
-    run = _Run(settings, images, seed, device, precision, None if out is None else Path(out), devices, nodes)
+    run = _Run(settings, images, seed, device, precision, None if out is None else Path(out), devices, nodes, privacy)
+    last = settings.epochs if stop is None else stop
+    if not 1 <= last <= settings.epochs:
+        raise ValueError(f"stop is {stop}; it must be an epoch from 1 to {settings.epochs}")
     _check_kept(keep, run)
     if projector and run.objective.projector is None:
         raise ValueError(f"recipe {recipe} has no projector; leave projector= out")
@@ -109,7 +118,7 @@ def pretrain(
 
     with ranks.launched(run.fabric):
         run.set_up()
-        run.train(checkpoint_every or math.ceil(settings.epochs / 20), progress, keep_encoder)
+        run.train(checkpoint_every or math.ceil(settings.epochs / 20), progress, keep_encoder, last)
         encoder = _encoder(run, split, precision, **heads)
         if run.first and out is not None:
             encoder.save(Path(out) / "encoder.safetensors")
@@ -151,10 +160,14 @@ class _Run:
         out: Path | None,
         devices: int = 1,
         nodes: int = 1,
+        privacy: Privacy | None = None,
     ) -> None:
         """What one process can say and refuse by itself, before there are others; `set_up` follows."""
         self.recipe, self.images, self.seed, self.out = recipe, images, seed, out
         self.devices, self.nodes, self.world = devices, nodes, devices * nodes
+        self.privacy, self.key = privacy, secrets.randbits(63) if privacy and privacy.secret else 0
+        if privacy and self.world > 1:
+            raise ValueError(f"privacy needs one device; found devices={devices}, nodes={nodes}")
         self.device = torch.device(device) if device else default_device()
         ranks.check_devices(self.device, devices, nodes)
         mixed = resolve_precision(precision, self.device) == torch.bfloat16
@@ -164,8 +177,9 @@ class _Run:
             how |= {"strategy": "ddp_find_unused_parameters_true", "num_nodes": nodes}
         self.fabric = Fabric(accelerator=self.device.type, devices=devices, **how)
         self.objective = recipe.objective(images.size, seed)
-        if mixed and self.device.type == "cpu":
+        if privacy or (mixed and self.device.type == "cpu"):
             explicit_attention(self.objective)
+        self.separable = privacy is not None and not_separable(self.objective) is None
         self.batches = math.ceil(len(images) / recipe.batch_size)
         self.log: list[dict[str, float]] = []
         self._state = self._read_state()
@@ -192,6 +206,7 @@ class _Run:
         if self._state is not None:
             self.objective.load_state_dict(self._state["objective"])
             self.optimizer.load_state_dict(self._state["optimizer"])
+            self.key = self._state.get("key", self.key)
             self._state = None
 
     def _agree(self) -> None:
@@ -204,16 +219,16 @@ class _Run:
                 "the same images and one folder out= that they share"
             )
 
-    def train(self, checkpoint_every: int, progress: bool, after_epoch: Callable[[], None]) -> None:
-        """All epochs that are still to do, with states and log on the way."""
-        how = {"total": self.recipe.epochs, "initial": len(self.log), "shown": progress and self.first}
+    def train(self, checkpoint_every: int, progress: bool, after_epoch: Callable[[], None], last: int) -> None:
+        """The epochs up to `last` that are still to do, with states and log on the way."""
+        how = {"total": last, "initial": len(self.log), "shown": progress and self.first}
         with bar(desc=f"pretrain {self.recipe.name}", unit="epoch", **how) as done, torch.random.fork_rng(devices=[]):
-            while len(self.log) < self.recipe.epochs:
+            while len(self.log) < last:
                 self._epoch()
                 after_epoch()  # before the state, so that a run killed in between does it again
                 done.update()
                 done.set_postfix(loss=f"{self.log[-1]['loss']:.4f}", refresh=False)
-                due = len(self.log) % checkpoint_every == 0 or len(self.log) == self.recipe.epochs
+                due = len(self.log) % checkpoint_every == 0 or len(self.log) == last
                 if self.first and self.out and due:
                     self._save()
         for buffer in self.objective.buffers() if self.world > 1 else ():  # else batch norms' means differ by a step
@@ -223,12 +238,13 @@ class _Run:
         start, epoch = time.perf_counter(), len(self.log)
         source = generator("pretrain", self.seed, epoch)
         order = torch.randperm(len(self.images), generator=source)  # the same on all ranks, what follows is not
-        own = (self.fabric.global_rank,) if self.world > 1 else ()
+        own = (self.fabric.global_rank,) if self.world > 1 else (self.key,) if self.key else ()
         source = generator("pretrain", self.seed, epoch, *own) if own else source
         torch.manual_seed(seed_of("layers", self.seed, epoch, *own))  # for dropout and drop path
         self.objective.train()
         losses = []
-        for number, rows in enumerate(order.tensor_split(self.batches)):
+        steps = self._drawn(source) if self.separable else order.tensor_split(self.batches)
+        for number, rows in enumerate(steps):
             done = (epoch + number / self.batches) / self.recipe.epochs
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.lr * rate(done, self.recipe.warmup)
@@ -238,6 +254,11 @@ class _Run:
         lr = self.optimizer.param_groups[0]["lr"]
         self.log.append({"epoch": epoch + 1, "loss": loss, "lr": lr, "seconds": time.perf_counter() - start})
 
+    def _drawn(self, source: torch.Generator) -> Iterator[Tensor]:
+        """As many steps as batches, each image in each with the same chance (Poisson sampling)."""
+        for _ in range(self.batches):
+            yield (torch.rand(len(self.images), generator=source) * self.batches < 1).nonzero()[:, 0]
+
     def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images and, where there are any, labels."""
         here = rows.to(self.device)
@@ -246,6 +267,8 @@ class _Run:
 
     def _step(self, rows: Tensor, source: torch.Generator, done: float) -> Tensor:
         """Train on this rank's rows; the mean loss of all ranks, a scalar without gradient."""
+        if self.privacy:
+            return self._private_step(rows, source, done)
         images, labels = self._batch(rows)
         loss = self.step_objective(images, source, done, labels)
         self.step_optimizer.zero_grad()
@@ -254,6 +277,33 @@ class _Run:
             self.step_objective, self.step_optimizer, max_norm=self.recipe.clip, error_if_nonfinite=False
         )
         loss = self.fabric.all_reduce(loss.detach())
+        self._descend(loss, norm, done)
+        return loss
+
+    def _private_step(self, rows: Tensor, source: torch.Generator, done: float) -> Tensor:
+        """A step by clipped gradients with noise; the mean loss of the rows, 0 where none was drawn."""
+        how, expected = self.privacy, len(self.images) / self.batches
+        images, labels = self._batch(rows)
+        trained = [value for value in self.objective.parameters() if value.requires_grad]
+        if self.separable:
+            views, masks = self.objective.views_and_masks(images, source)
+            with self.fabric.autocast():
+                total, losses = clipped_sum(self.objective, views, masks, how.clip)
+            loss = losses.sum() / max(1, len(rows))
+        else:
+            loss = self.step_objective(images, source, done, labels)
+            self.step_optimizer.zero_grad()
+            self.fabric.backward(loss)
+            norm = torch.nn.utils.clip_grad_norm_(trained, how.clip, error_if_nonfinite=False)
+            total = [expected * (torch.zeros_like(one) if one.grad is None else one.grad) for one in trained]
+            loss = loss.detach() + 0 * norm  # not finite where the gradient is not
+        for value, one, noise in zip(trained, total, noise_like(total, how.noise * how.clip, source), strict=True):
+            value.grad = (one + noise) / expected
+        self._descend(loss, loss.new_zeros(()), done)
+        return loss
+
+    def _descend(self, loss: Tensor, norm: Tensor, done: float) -> None:
+        """Step along the gradient, if it is finite."""
         if not torch.isfinite(loss + norm):  # before the step, so that no weight and no state is spoilt
             raise BadInput(
                 f"the loss or its gradient is no longer finite in epoch {len(self.log) + 1} of {self.recipe.epochs} "
@@ -261,18 +311,18 @@ class _Run:
             )
         self.step_optimizer.step()
         self.objective.after_step(done)
-        return loss
 
     @property
     def _identity(self) -> str:
         """What must not differ between a run and its continuation."""
-        several = [self.world] if self.world > 1 else []
+        several = [self.world] if self.world > 1 else [asdict(self.privacy)] if self.privacy else []
         settings = asdict(self.recipe)
         return store.digest(self.recipe.name, settings, self.images.digest, self.seed, self.precision, *several)
 
     def _save(self) -> None:
         state = {"identity": self._identity, "epoch": len(self.log)}
         state |= {"objective": self.objective.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"key": self.key} if self.key else {}
         with store.atomic(self.out / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self.log))
         with store.atomic(self.out / "state.pt") as temporary:
@@ -340,6 +390,11 @@ def _encoder(run: _Run, split: MembershipSplit | None, precision: str, projector
         "versions": {name: metadata.version(name) for name in ("torch", "timm", "lightly", "lightning")},
         "images_digest": run.images.digest,
     }
+    if run.privacy:
+        steps = run.batches * len(run.log)
+        told = run.privacy.guarantee(run.objective, run.batches, steps)
+        epsilon = run.privacy.epsilon(run.batches, steps) if run.separable else None
+        card["privacy"] = {**asdict(run.privacy), "steps": steps, "epsilon": epsilon, "guarantee": told}
     if run.world > 1:
         card |= {"devices": run.devices, "nodes": run.nodes}
     if split is not None:

@@ -67,7 +67,11 @@ class MaskedObjective(Objective):
         self, images: Tensor, generator: Generator, progress: float = 0.0, labels: Tensor | None = None
     ) -> Tensor:
         """The mean of `losses`."""
-        return self.losses(self.views(images, generator)[:, 0], self.draw_masks(len(images), generator)).mean()
+        return self.losses(*self.views_and_masks(images, generator)).mean()
+
+    def views_and_masks(self, images: Tensor, generator: Generator) -> tuple[Tensor, Masks]:
+        """One normalised view (B, 3, S, S) of each image, and its masks."""
+        return self.views(images, generator)[:, 0], self.draw_masks(len(images), generator)
 
     @abstractmethod
     def losses(self, views: Tensor, masks: Masks) -> Tensor:

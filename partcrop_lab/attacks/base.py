@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 SHARD = 64
 """Images measured, stored and resumed together."""
+
+COUNTS = ("queries", "crops", "views", "count", "masks")
+"""What an attack's number of parts, views or masks may be called."""
 
 ATTACKS: dict[str, type[Attack]] = {}
 """Every attack by its name; `register` adds to it."""
@@ -79,6 +82,17 @@ class Attack(ABC):
     def settings(self) -> dict[str, Any]:
         """The attack's name and settings, JSON-able."""
         return {"attack": self.name, **asdict(self)}
+
+    def asking(self, queries: int) -> Attack:
+        """The same attack with so many queries an image.
+
+        Raises:
+            ValueError: the attack's queries are fixed, or it needs more.
+        """
+        count = next((each.name for each in fields(self) if each.name in COUNTS), None)
+        if count is None:
+            raise ValueError(f"attack {self.name} always asks {self.queries} times an image")
+        return replace(self, **{count: queries - (self.queries - getattr(self, count))})
 
     def features(self, encoder: Encoder, images: ImageSet, seed: int = 0, progress: bool = True) -> np.ndarray:
         """The membership features of all images, in their order: (n, F) float32.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,18 +108,18 @@ def sensitivity(
     folds: int = 2,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """The AUC of an attack with half, once and twice its parts or views, over seeds of crops, folds and attackers.
+    """The AUC of an attack with half, once and twice its queries, over seeds of crops, folds and attackers.
 
     Returns:
         One row per number and seed: attack, queries, seed, auc, low, high (95 %, over the images).
     """
     from partcrop_lab.audit.kept import kept_audit
 
-    count = next((name for name in ("crops", "views") if hasattr(attack, name)), None)
-    variants = [attack]
-    if count:
-        own = getattr(attack, count)
-        variants = [replace(attack, **{count: number}) for number in sorted({max(2, own // 2), own, 2 * own})]
+    own = attack.queries
+    try:
+        variants = [attack.asking(number) for number in sorted({max(3, own // 2), own, 2 * own})]
+    except ValueError:  # they are fixed
+        variants = [attack]
     rows = []
     for one, seed in bar([(v, s) for v in variants for s in range(seeds)], "sensitivity", shown=progress):
         how = {"attacker": attacker, "folds": folds, "seed": seed, "controls": False}

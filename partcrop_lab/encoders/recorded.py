@@ -22,9 +22,9 @@ from partcrop_lab.errors import BadInput
 FORMAT = "partcrop-lab queries 1"
 
 
-def _rows(images: Tensor) -> np.ndarray:
-    """Float images in [0, 1] as a query file holds them: (B, 3, S, S) uint8."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy(force=True)
+def as_bytes(images: Tensor) -> Tensor:
+    """Images, uint8 or float in [0, 1], as they are sent to a service: uint8, of the same shape."""
+    return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 class Recorder:
@@ -41,7 +41,7 @@ class Recorder:
     def __call__(self, images: Tensor) -> Tensor:
         """Note the images (B, 3, S, S) float32 in [0, 1]; returns ones (B, L, 1)."""
         kept = self.images.setdefault(images.shape[-1], {})
-        for row in _rows(images):
+        for row in as_bytes(images).numpy(force=True):
             kept[row.tobytes()] = row
         return torch.ones(len(images), (images.shape[-1] // self.patch) ** 2, 1)
 
@@ -72,7 +72,7 @@ def read_recorded(path: str | Path) -> tuple[Encoder, dict[str, Any]]:
 
     def answer(images: Tensor) -> Tensor:
         known, values = answers.get(images.shape[-1], ({}, torch.empty(0)))
-        places = [known.get(row.tobytes()) for row in _rows(images)]
+        places = [known.get(row.tobytes()) for row in as_bytes(images).numpy(force=True)]
         if None in places:
             told = f"attack {about['attack']!r}, seed {about['seed']} and the split in it"
             raise BadInput(f"{path} holds no answer for a query of this audit; its queries were made for {told}")

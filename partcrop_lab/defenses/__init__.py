@@ -1,0 +1,25 @@
+"""Defences: ways to train or to serve an encoder that betray less of its training images, and what each costs."""
+
+from partcrop_lab.defenses.base import DEFENSES, Defense, defended, make_defense
+from partcrop_lab.defenses.serving import Averaged, EarlierLayer, OutputNoise, QueryLimit, Rounding, Served, TopK
+from partcrop_lab.defenses.training import DPSGD, SCSR, Capacity, EarlyStop, StrongAugmentation, WeightDecay
+
+__all__ = [
+    "DEFENSES",
+    "DPSGD",
+    "SCSR",
+    "Averaged",
+    "Capacity",
+    "Defense",
+    "EarlierLayer",
+    "EarlyStop",
+    "OutputNoise",
+    "QueryLimit",
+    "Rounding",
+    "Served",
+    "StrongAugmentation",
+    "TopK",
+    "WeightDecay",
+    "defended",
+    "make_defense",
+]

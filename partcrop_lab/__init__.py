@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from partcrop_lab import attacks, plots
+from partcrop_lab import attacks, defenses, plots
 from partcrop_lab.audit import AuditResult, Comparison, audit, compare
 from partcrop_lab.encoders import Encoder, load_encoder, pretrain
 from partcrop_lab.errors import BadInput
@@ -21,6 +21,7 @@ __all__ = [
     "attacks",
     "audit",
     "compare",
+    "defenses",
     "load_encoder",
     "load_images",
     "member_split",

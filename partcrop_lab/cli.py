@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from partcrop_lab import AuditResult, Comparison, Encoder, ImageSet, MembershipSplit
     from partcrop_lab.attacks import Attack
+    from partcrop_lab.defenses import Defense
 
 FAULT, BAD, EXCEEDED, CONFOUNDED, INTERRUPTED = 1, 2, 3, 4, 130
 DEBUG_VARIABLE = "PARTCROP_LAB_DEBUG"
@@ -507,13 +509,10 @@ def attack_of(text: str, **settings: Any) -> Attack:
     """An attack from its name and settings, as "encodermi kind=T views=5", and further settings."""
     from partcrop_lab.attacks import ATTACKS, make_attack
 
-    name, *pairs = text.split()
+    name, *pairs = _words(text)
     settings = _pairs(pairs) | settings
     if name in ATTACKS:
-        known = [field.name for field in fields(ATTACKS[name])]
-        foreign = [key for key in settings if key not in known]
-        if foreign:
-            raise typer.BadParameter(f"the attack {name} has no setting {foreign[0]}; it has {', '.join(known)}")
+        _check_settings("attack", name, ATTACKS[name], settings)
     return make_attack(name, **settings)
 
 
@@ -529,6 +528,87 @@ def _comparison_text(found: Comparison) -> str:
     first = found.table.iloc[0]
     sizes = f"{first.members} members + {first.nonmembers} non-members, {first.seeds} seeds, matched protocol"
     return "\n".join([_table(rows), "", sizes, *(lines or ["no attack beats another in a paired test"])])
+
+
+@app.command()
+def defend(
+    encoder: Annotated[str, Option(help="As for audit; to train it again, one of the zoo or of pretrain.")],
+    defense: Annotated[
+        list[str] | None,
+        Option(help='"name key=value ...", as "noise sigma=0.5"; repeatable. Default: every defence of serving.'),
+    ] = None,
+    attack: Annotated[str, Option(help="Attack by name, with settings.")] = "unified",
+    labelled: Annotated[
+        str | None, Option(help="Images with classes, for the probes: a named set, folder or parquet file.")
+    ] = None,
+    split: SplitFile = None,
+    member_dir: MemberDir = None,
+    nonmember_dir: NonmemberDir = None,
+    seeds: Annotated[int, Option(min=1, help="Seeds of folds, crops and attackers, averaged over.")] = 1,
+    runs: Annotated[Path | None, Option(help="Folder for trainings under a defence, to resume them.")] = None,
+    out: Annotated[Path | None, Option(help="Write the table as .csv, with a figure and provenance beside it.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """What defences buy and cost: the leak and the use of an encoder without and under each.
+
+    Defences of serving change what the encoder answers; those of training train it again, on its own members. Each is
+    also attacked by someone who knows it, where that would change the attack.
+    """
+    import partcrop_lab as pl
+    from partcrop_lab.defenses.base import DEFENSES
+    from partcrop_lab.encoders.zoo_entries import PROBE
+
+    sides = Sides(split, member_dir, nonmember_dir)
+    _check_writable(out)
+    every = sorted(name for name, kind in DEFENSES.items() if kind.stage == "serving")
+    chosen, asked = [defense_of(text) for text in defense or every], attack_of(attack)
+    target = pl.load_encoder(encoder)
+    common = sides.load(target.image_size) if sides.given else target.split
+    known = {"source": labelled} if labelled else PROBE
+    images = pl.load_images(**known, size=target.image_size)
+    table = pl.defenses.tradeoff(target, chosen, asked, images, common, seeds=seeds, out=runs)
+    if out:
+        pl.defenses.save_tradeoff(table, out)
+    print(_tradeoff_text(table))
+
+
+def defense_of(text: str) -> Defense:
+    """A defence from its name and settings, as "noise sigma=0.5"."""
+    from partcrop_lab.defenses.base import DEFENSES, make_defense
+
+    name, *pairs = _words(text)
+    settings = _pairs(pairs)
+    if name in DEFENSES:
+        _check_settings("defence", name, DEFENSES[name], settings)
+    return make_defense(name, **settings)
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text, what stands in brackets as one.
+
+    >>> _words("scsr scale=(0.2, 0.6)")
+    ['scsr', 'scale=(0.2, 0.6)']
+    """
+    return re.findall(r"(?:\([^)]*\)|\S)+", text)
+
+
+def _check_settings(kind: str, name: str, of: type, settings: dict[str, Any]) -> None:
+    known = [field.name for field in fields(of)]
+    foreign = [key for key in settings if key not in known]
+    if foreign:
+        raise typer.BadParameter(f"the {kind} {name} has no setting {foreign[0]}; it has {', '.join(known)}")
+
+
+def _tradeoff_text(table: pd.DataFrame) -> str:
+    rows = [("defence", "attacker", "queries", "probe", "kNN", "AUC", "95 % interval", "TPR at 1 %", "outcome")]
+    for one in table.itertuples():
+        rate = "-" if one.tpr_at_1_fpr != one.tpr_at_1_fpr else f"{one.tpr_at_1_fpr:.3f}"
+        use, auc = (f"{one.probe:.3f}", f"{one.knn:.3f}"), (f"{one.auc:.3f}", f"{one.low:.3f} to {one.high:.3f}")
+        rows.append((one.level, one.attacker, str(one.queries), *use, *auc, rate, one.outcome))
+    first = table.iloc[0]
+    sizes = f"{first.attack} on {first.members} members + {first.nonmembers} non-members, seeds: {first.seeds}"
+    told = [f"{one.level}: {one.guarantee}" for one in table.drop_duplicates("level").itertuples() if one.guarantee]
+    return "\n".join([_table(rows), "", f"{sizes}, matched protocol, attackers fitted on what is served", *told])
 
 
 @app.command()

@@ -523,6 +523,44 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
 
 
 @_styled
+def tradeoff(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """What defences buy and cost: AUC of the attack against accuracy of the linear probe, one panel per recipe.
+
+    Args:
+        table: columns recipe, defense, level, attacker, probe, probe_low, probe_high, auc, low, high and front (whether
+            no other point is better in one and no worse in the other), as `partcrop_lab.defenses` makes them.
+        axes: one per recipe, in the order in which recipes first appear.
+    """
+    recipes, defenses = (list(dict.fromkeys(table[name])) for name in ("recipe", "defense"))
+    if axes is None:
+        figure = plt.figure(figsize=(4.2 * len(recipes), 4.2), layout="constrained")
+        axes = figure.subplots(1, len(recipes), sharey=True, squeeze=False)[0]
+    looks = {"none": {"color": "black", "marker": "*", "ms": 11}}
+    others = [name for name in defenses if name != "none"]
+    looks |= {
+        name: {"color": (BLUE, RED, GREEN, ORANGE, PURPLE, GREY)[k % 6], "marker": "osD^vPX<>p"[k % 10], "ms": 5}
+        for k, name in enumerate(others)
+    }
+    for ax, recipe in zip(axes, recipes, strict=True):
+        own = table[table["recipe"] == recipe]
+        for (defense, attacker), some in own.groupby(["defense", "attacker"], sort=False):
+            adaptive = attacker == "adaptive"
+            sides = [some["probe"] - some["probe_low"], some["probe_high"] - some["probe"]]
+            reach = [some["auc"] - some["low"], some["high"] - some["auc"]]
+            how = looks[defense] | {"mfc": "none" if adaptive else looks[defense]["color"], "elinewidth": 0.8}
+            label = f"{'no defence' if defense == 'none' else defense}{', adaptive' if adaptive else ''}"
+            ax.errorbar(100 * some["probe"], some["auc"], reach, 100 * np.array(sides), ls="", label=label, **how)
+        front = own[own["front"]].sort_values("probe")
+        ax.plot(100 * front["probe"], front["auc"], color=GREY, lw=1, zorder=0, label="Pareto front")
+        ax.axhline(0.5, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
+        ax.set(title=recipe, xlabel="accuracy of the linear probe (%)")
+    axes[0].set(ylabel="AUC of telling members\nfrom non-members")
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+    axes[-1].legend(handles.values(), handles.keys(), loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return np.asarray(axes)
+
+
+@_styled
 def loss_curve(table: pd.DataFrame, ax: Axes | None = None, ylabel: str = "binary cross-entropy (nats)") -> Axes:
     """Training loss by epoch, one line per value of the column `fold` or `encoder` where there is one."""
     ax = _own_axes(ax, "")

@@ -1,8 +1,10 @@
 """Every defence: what it changes, that any attack runs on it, and what an attacker who knows it does."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from small_recipes import TINY_VIT, settings
 
 import partcrop_lab as pl
@@ -24,8 +26,13 @@ from partcrop_lab.defenses import (
     WeightDecay,
     defended,
     make_defense,
+    over_trainings,
+    save_tradeoff,
+    tradeoff,
+    with_front,
 )
 from partcrop_lab.defenses.base import defense_from
+from partcrop_lab.encoders.utility import linear_probe
 
 ATTACK = PartCosine(crops=4)
 SMALLER = {"capacity": Capacity(width=24, depth=1, heads=2), "earlier-layer": EarlierLayer(1)}
@@ -166,6 +173,70 @@ def test_training_again_needs_a_card_and_gives_the_same_run(encoder, split):
     assert same.digest == encoder.digest
     with pytest.raises(pl.BadInput, match="does not say how it was trained"):
         defended(encoder.untrained(0), WeightDecay())
+
+
+@pytest.fixture(scope="module")
+def table(encoder):
+    labelled = pl.load_images("partshapes", n=80, size=32, seed=9)
+    defenses = [OutputNoise(5.0), QueryLimit(3), EarlyStop(0.5)]
+    return tradeoff(encoder, defenses, ATTACK, labelled, seeds=2, progress=False)
+
+
+def test_the_tradeoff_has_a_row_for_each_defence_and_each_attacker(table, encoder):
+    assert table.level.tolist() == ["none", *["noise sigma=5.0"] * 2, "query-limit", "early-stop"]
+    assert table.attacker.tolist() == ["as before", "as before", "adaptive", "as before", "as before"]
+    assert table.queries.tolist() == [5, 5, 40, 3, 5] and set(table.seeds) == {2}
+    assert (table.low <= table.auc).all() and (table.auc <= table.high).all()
+    assert table.probe[0] == linear_probe(encoder, *halves()) and table.probe[3] == table.probe[0]
+    assert table.probe[1] < table.probe[0] and table.knn[1] != table.knn[0]
+
+
+def halves():
+    labelled = pl.load_images("partshapes", n=80, size=32, seed=9)
+    return labelled.subset(slice(0, 40)), labelled.subset(slice(40, None))
+
+
+def test_the_front_counts_each_defence_by_its_worst_attacker():
+    rows = [("none", "as before", 0.9, 0.8), ("noise", "as before", 0.7, 0.5), ("noise", "adaptive", 0.7, 0.79)]
+    rows += [("top-k", "as before", 0.8, 0.6)]
+    found = with_front(pd.DataFrame(rows, columns=["level", "attacker", "probe", "auc"]).assign(recipe="simclr"))
+    assert found.front.tolist() == [True, False, False, True]
+
+
+def test_trainings_are_averaged_with_their_spread(table):
+    other = table.assign(auc=table.auc + 0.1, low=table.low + 0.1, high=table.high + 0.1, training_seed=1)
+    joined = over_trainings(pd.concat([table, other]))
+    assert joined.trainings.tolist() == [2] * 5
+    np.testing.assert_allclose(joined.auc, table.auc + 0.05)
+    assert ((joined.high - joined.low) > (table.high - table.low)).all()
+
+
+def test_a_tradeoff_is_saved_with_its_figure(table, tmp_path):
+    paths = save_tradeoff(table, tmp_path / "table.csv")
+    assert [path.name for path in paths] == ["table.csv", "table.png", "table.json"]
+    assert len(pd.read_csv(paths[0])) == 5 and paths[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_from_the_shell_defences_stand_in_a_table(shell, split, tmp_path):
+    pl.pretrain("simclr", split, 1, out=tmp_path, progress=False, **TINY_VIT)
+    target = ["--encoder", tmp_path / "encoder.safetensors", "--attack", "partcosine crops=3", "--quiet"]
+    dp, scsr = ["--defense", "dp-sgd epsilon=50"], ["--defense", "scsr scale=(0.3, 0.6)"]
+    status, out, _ = shell("defend", *target, *dp, *scsr, "--runs", tmp_path / "runs", "--out", tmp_path / "t.csv")
+    assert status == 0 and "dp-sgd epsilon=50: no formal guarantee: the loss of simclr" in out
+    assert "scsr scale=(0.3, 0.6)" in out and "adaptive" in out and (tmp_path / "t.png").exists()
+    assert (tmp_path / "runs" / "dp-sgd_epsilon=50" / "encoder.safetensors").exists()
+    status, _, err = shell("defend", *target, "--defense", "noise loudness=3")
+    assert status == 2 and "the defence noise has no setting loudness; it has sigma, seed" in err[-1]
+
+
+def test_the_probe_is_that_of_an_independent_pipeline(encoder):
+    """scikit-learn's own steps, to one point of accuracy."""
+    train, test = halves()
+    X, Y = (encoder.vectors(side.batch(slice(None)), "mean").numpy() for side in (train, test))
+    mean, std = X.mean(0), X.std(0)
+    fitted = LogisticRegression(C=0.1, max_iter=2000, solver="newton-cg").fit((X - mean) / std, train.labels)
+    accuracy = fitted.score((Y - mean) / std, test.labels)
+    assert abs(accuracy - linear_probe(encoder, train, test)) <= 0.01
 
 
 @pytest.mark.parametrize(

@@ -115,14 +115,14 @@ class Averaged(_Through):
 
 def _shaken(images: Tensor, time: int) -> Tensor:
     """-1, 0 or 1 of 255 for each pixel, decided by the image and the time."""
-    sources = (generator("averaged", time, _key(image)) for image in images)
+    sources = (generator("averaged", time, key) for key in _keys(images))
     moves = [torch.randint(-1, 2, image.shape, generator=source) for image, source in zip(images, sources)]
     return torch.stack(moves).to(images) / 255
 
 
-def _key(image: Tensor) -> str:
-    """A digest of an image as a service receives it, in steps of 255."""
-    return store.digest(as_bytes(image).numpy(force=True))
+def _keys(images: Tensor) -> list[str]:
+    """A digest of each image as a service receives it, in steps of 255."""
+    return [store.digest(image) for image in as_bytes(images).numpy(force=True)]
 
 
 class AnswerDefense(Defense):
@@ -174,8 +174,8 @@ class OutputNoise(AnswerDefense):
     def change(self, answers: Tensor, images: Tensor) -> Tensor:
         """With noise."""
         drawn = [
-            torch.randn(answer.shape, generator=generator("noise", self.seed, _key(image)))
-            for answer, image in zip(answers, images, strict=True)
+            torch.randn(answer.shape, generator=generator("noise", self.seed, key))
+            for answer, key in zip(answers, _keys(images), strict=True)
         ]
         return answers + self.sigma * _size(answers) * torch.stack(drawn).to(answers)
 

@@ -1,0 +1,183 @@
+"""What a defence buys and what it costs: the leak that attacks still find, beside what features are still good for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from partcrop_lab.attacks import Attack
+from partcrop_lab.audit import compare
+from partcrop_lab.audit.kept import code_digest
+from partcrop_lab.audit.stats import interval, over_seeds
+from partcrop_lab.defenses.base import Defense, defended
+from partcrop_lab.encoders import Encoder
+from partcrop_lab.encoders.utility import knn, probed
+from partcrop_lab.images import ImageSet, MembershipSplit
+from partcrop_lab.progress import bar
+from partcrop_lab.store import atomic, digest, write_json
+
+UNDEFENDED = "none"
+MEASURES = ("auc", "tpr_at_1_fpr")
+
+
+def tradeoff(
+    encoder: Encoder,
+    defenses: Sequence[Defense],
+    attack: Attack,
+    labelled: ImageSet,
+    split: MembershipSplit | None = None,
+    *,
+    seeds: int = 1,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Attack an encoder and measure its use, without a defence and under each.
+
+    Args:
+        encoder: one whose card says how it was trained, where a defence is one of training.
+        defenses: any number; each at one setting.
+        attack: an attack, always with attackers fitted on the features that are served.
+        labelled: images with classes that no encoder was trained on: the first half trains the probes, the second
+            tests them.
+        split: members and non-members; the encoder's own where None.
+        seeds: of crops, folds and attackers, averaged over.
+        out: folder for the trainings, to resume them: one folder for each defence.
+        progress: show bars.
+
+    Returns:
+        A row for each defence, first "none", and, where an attacker who knows it would do otherwise, another: encoder,
+        recipe, N, training_seed, defense, level, stage, attacker ("as before" or "adaptive"), attack, queries; probe
+        with probe_low and probe_high, knn; auc with low and high, tpr_at_1_fpr with tpr_low and tpr_high, p_value,
+        p_untrained, p_pixels, outcome; members, nonmembers, seeds; guarantee, of DP-SGD alone; front, see `with_front`.
+        Intervals are 95 %.
+
+    Raises:
+        BadInput: images without labels, or an encoder that cannot be trained again.
+    """
+    split, rows = split or encoder.split, []
+    halves = labelled.subset(slice(0, len(labelled) // 2)), labelled.subset(slice(len(labelled) // 2, None))
+    for defense in bar([None, *defenses], "defenses", unit="defence", shown=progress):
+        guarded, asked = encoder, [("as before", encoder, attack)]
+        if defense is not None:
+            place = None if out is None else Path(out) / defense.label.replace(" ", "_")
+            guarded, hindered = defended(encoder, defense, place, progress), defense.hindered(attack)
+            asked = [("as before", guarded, hindered)]
+            through, known = defense.adaptive(guarded, attack)
+            if (through, known) != (guarded, hindered):
+                asked.append(("adaptive", through, known))
+        about = _about(encoder, guarded, defense) | _use(guarded, *halves)
+        for attacker, through, one in asked:
+            found = compare([through], [one], split, seeds, progress=progress).table.iloc[0]
+            times = getattr(through, "times", 1)
+            rows.append(about | {"attacker": attacker} | _found(found) | {"queries": found.queries * times})
+    return with_front(pd.DataFrame(rows))
+
+
+def _about(encoder: Encoder, guarded: Encoder, defense: Defense | None) -> dict[str, Any]:
+    card = encoder.card
+    return {
+        "encoder": encoder.name,
+        "recipe": card.get("recipe"),
+        "N": card.get("N"),
+        "training_seed": card.get("seed"),
+        "defense": UNDEFENDED if defense is None else defense.name,
+        "level": UNDEFENDED if defense is None else defense.label,
+        "stage": "" if defense is None else defense.stage,
+        "guarantee": guarded.card.get("privacy", {}).get("guarantee", ""),
+    }
+
+
+def _use(encoder: Encoder, train: ImageSet, test: ImageSet) -> dict[str, float]:
+    """Accuracies on `test`; the interval of the probe's is the normal one over the images."""
+    right = probed(encoder, train, test)
+    mean, error = float(right.mean()), float(right.std(ddof=1) / len(right) ** 0.5)
+    value, low, high = interval(mean, error)
+    return {"probe": value, "probe_low": low, "probe_high": high, "knn": knn(encoder, train, test)}
+
+
+def _found(row: pd.Series) -> dict[str, Any]:
+    names = [
+        "attack",
+        "auc",
+        "low",
+        "high",
+        "tpr_at_1_fpr",
+        "tpr_low",
+        "tpr_high",
+        "p_value",
+        "p_untrained",
+        "p_pixels",
+    ]
+    return row[[*names, "outcome", "members", "nonmembers", "seeds"]].to_dict()
+
+
+def save_tradeoff(table: pd.DataFrame, path: str | Path) -> list[Path]:
+    """Write a table to a .csv, and beside it its figure (.png) and where its numbers come from (.json).
+
+    Args:
+        table: of `tradeoff`.
+        path: of the .csv.
+    """
+    from partcrop_lab import plots  # a room below this one; only its figure is drawn here
+
+    paths = [Path(path).with_suffix(suffix) for suffix in (".csv", ".png", ".json")]
+    with atomic(paths[0]) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
+    panels = table["recipe"].nunique()
+    draw = lambda figure: plots.tradeoff(table, figure.subplots(1, panels, squeeze=False)[0])  # noqa: E731
+    with atomic(paths[1]) as temporary:
+        temporary.write_bytes(plots.png(draw, 4.2 * panels + 1.6, 4.2, dpi=200))
+    write_json(paths[2], {"code": code_digest(), "data": digest(paths[0].read_bytes()), "columns": list(table)})
+    return paths
+
+
+def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of several training seeds as one: means, and intervals that hold their spread too.
+
+    Args:
+        table: of `tradeoff`, for encoders of one recipe that differ in the seed of split and training.
+
+    Returns:
+        One row per recipe, defence, level and attacker, with `trainings`, how many; p-values and outcomes, which each
+        audit has of its own, are left out, and the front is drawn again.
+    """
+    kept = ["recipe", "N", "defense", "level", "stage", "attacker", "attack", "queries"]
+    rows = []
+    for key, some in table.groupby(kept, sort=False, dropna=False):
+        row = dict(zip(kept, key, strict=True)) | {"trainings": len(some)}
+        for name, low, high in (("auc", "low", "high"), ("probe", "probe_low", "probe_high")):
+            errors = (some[high] - some[low]) / (interval(0, 1)[2] - interval(0, 1)[1])
+            row |= dict(zip((name, low, high), interval(*over_seeds(some[name], errors)), strict=True))
+        row |= {name: some[name].mean() for name in ("tpr_at_1_fpr", "tpr_low", "tpr_high", "knn")}
+        rows.append(row | {name: some[name].iloc[0] for name in ("members", "nonmembers", "seeds")})
+    return with_front(pd.DataFrame(rows))
+
+
+def worst(table: pd.DataFrame) -> pd.DataFrame:
+    """Of the attackers on each defended encoder the one that finds most, by AUC; the row's `attacker` says which."""
+    by = [name for name in ("encoder", "recipe", "level") if name in table]
+    return table.loc[table.groupby(by, sort=False)["auc"].idxmax()].sort_index()
+
+
+def with_front(table: pd.DataFrame) -> pd.DataFrame:
+    """With a column front: whether a row is on the Pareto front of its recipe, each defence by its worst attacker."""
+    table = table.reset_index(drop=True).assign(front=False)
+    for _, some in worst(table).groupby("recipe", sort=False, dropna=False):
+        table.loc[some.index, "front"] = pareto(some)
+    return table
+
+
+def pareto(table: pd.DataFrame) -> np.ndarray:
+    """Which rows no other row beats, (n,) bool: in utility (probe) or leak (AUC), and is no worse in the other.
+
+    >>> pareto(pd.DataFrame({"probe": [0.9, 0.8, 0.7], "auc": [0.8, 0.6, 0.7]})).tolist()
+    [True, True, False]
+    """
+    use, leak = table["probe"].to_numpy(), table["auc"].to_numpy()
+    better = (use[None] >= use[:, None]) & (leak[None] <= leak[:, None])
+    strictly = (use[None] > use[:, None]) | (leak[None] < leak[:, None])
+    return ~(better & strictly).any(1)

@@ -12,17 +12,14 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-import joblib
-import pandas as pd
 import torch
 import typer
-from tqdm.auto import tqdm
+from grid import grow
 
 import partcrop_lab as pl
 from partcrop_lab.cli import attack_of
 from partcrop_lab.encoders.zoo import trained, zoo_dir
 from partcrop_lab.encoders.zoo_entries import ZOO, sized
-from partcrop_lab.store import atomic
 
 
 def points(recipe: str, members: int) -> list[dict[str, Any]]:
@@ -56,18 +53,8 @@ def main(
     jobs: Annotated[int, typer.Option(help="Trainings at a time, on one thread each.")] = 1,
 ) -> None:
     out = out or zoo_dir() / "growth.csv"
-    rows = pd.read_csv(out).to_dict("records") if out.exists() else []
-    done = {(row["recipe"], row["N"]) for row in rows}
-    grid = [(recipe, n) for n in map(int, sizes.split(",")) for recipe in recipes.split(",")]
-    wanted = [each for each in grid if each not in done]
-    work = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs)(
-        joblib.delayed(points)(*each) for each in wanted
-    )
-    for found in tqdm(work, desc="trainings", total=len(wanted)):
-        rows += found
-        with atomic(out) as temporary:
-            pd.DataFrame(rows).sort_values(["recipe", "N", "T"]).to_csv(temporary, index=False)
-    print(pd.DataFrame(rows).to_string())
+    wanted = {(recipe, n): (recipe, n) for n in map(int, sizes.split(",")) for recipe in recipes.split(",")}
+    print(grow(out, ("recipe", "N"), wanted, points, jobs, ("recipe", "N", "T")).to_string())
 
 
 if __name__ == "__main__":

@@ -14,20 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import joblib
-import pandas as pd
 import torch
 import typer
-from tqdm.auto import tqdm
+from grid import grow
 
 import partcrop_lab as pl
 from partcrop_lab.encoders.training import kept_path
 from partcrop_lab.encoders.utility import knn, linear_probe
-from partcrop_lab.store import atomic, cache_dir, digest
+from partcrop_lab.store import cache_dir, digest
 
 CSV = Path(__file__).with_suffix(".csv")
 SIZE = 64
 NONMEMBERS = 300
+KEY = ("recipe", "N", "planned", "settings", "seed")
 POOL_SEED, PROBE_SEED = 1000, 1001
 ATTACKS = {
     "partcrop": pl.attacks.PartCrop(crops=48),
@@ -134,7 +133,7 @@ def attacked(run: Run) -> list[dict[str, Any]]:
             auc = result.metrics.loc["auc"]
             rows.append(
                 {
-                    **dict(zip(("recipe", "N", "planned", "settings", "seed"), run.key, strict=True)),
+                    **dict(zip(KEY, run.key, strict=True)),
                     "T": encoder.card["T"],
                     **good,
                     "attack": name,
@@ -151,18 +150,10 @@ def attacked(run: Run) -> list[dict[str, Any]]:
 def main(
     out: Annotated[Path, typer.Option(help="CSV of all runs; finished ones are not run again.")] = CSV,
     jobs: Annotated[int, typer.Option(help="Runs at a time, on one thread each.")] = 1,
-    first: Annotated[int, typer.Option(help="Stop after so many runs.")] = len(RUNS),
+    first: Annotated[int, typer.Option(help="So many of the runs alone.")] = len(RUNS),
 ) -> None:
-    rows = pd.read_csv(out).to_dict("records") if out.exists() else []
-    done = {tuple(row[name] for name in ("recipe", "N", "planned", "settings", "seed")) for row in rows}
-    wanted = [run for run in RUNS if run.key not in done][:first]
-    parallel = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs)
-    work = parallel(joblib.delayed(attacked)(run) for run in wanted)
-    for found in tqdm(work, desc="runs", total=len(wanted)):
-        rows += found
-        with atomic(out) as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False)
-    best = pd.DataFrame(rows).sort_values("auc").groupby(["recipe", "N", "T", "settings", "seed"]).tail(1)
+    table = grow(out, KEY, {run.key: (run,) for run in RUNS[:first]}, attacked, jobs)
+    best = table.sort_values("auc").groupby(["recipe", "N", "T", "settings", "seed"]).tail(1)
     columns = ["recipe", "N", "T", "settings", "attack", "auc", "low", "linear_probe"]
     print(best.sort_values(["recipe", "auc"])[columns].to_string())
 

@@ -262,10 +262,10 @@ class EarlierLayer(Defense):
             BadInput: no ViT of ours or timm's, or one without so many blocks.
         """
         model, architecture = encoder._model, encoder.architecture
-        if architecture is None or not encoder.is_vit:
+        if architecture is None or not encoder.depth:
             raise BadInput(f"encoder {encoder.name} has no blocks to leave out; {self.name} needs a ViT of timm")
-        if self.blocks > len(model.blocks):
-            raise BadInput(f"encoder {encoder.name} has {len(model.blocks)} blocks; blocks= must be at most so many")
+        if self.blocks > encoder.depth:
+            raise BadInput(f"encoder {encoder.name} has {encoder.depth} blocks; blocks= must be at most so many")
         shorter = Architecture(
             architecture.model, architecture.image_size, architecture.options | {"depth": self.blocks}
         )

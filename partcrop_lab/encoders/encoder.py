@@ -296,6 +296,11 @@ class Encoder:
         """Whether the backbone is a ViT, cut into patches once."""
         return hasattr(self._model, "patch_embed") and hasattr(self._model, "blocks")
 
+    @property
+    def depth(self) -> int:
+        """Blocks of a ViT; 0 of another backbone."""
+        return len(self._model.blocks) if self.is_vit else 0
+
     def micro_batch(self, side: int) -> int:
         """Images forwarded together at this side in pixels, a power of two: decided by cost alone, not by timing."""
         if self._asked_micro_batch:

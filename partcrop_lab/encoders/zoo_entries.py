@@ -90,10 +90,10 @@ LOCAL = {"local_crops": 2, "local_size": 0.25}
 MASKED = {"epochs": 1000, "batch_size": 50, "lr": 1e-3, **NO_VIEWS}
 
 ZOO: dict[str, ZooEntry] = {
-    "mae": ZooEntry("mae", MASKED | WIDER, members=200, pool={"n": 1000}),
+    "mae": ZooEntry("mae", MASKED | WIDER, members=200, pool={"n": 1000}, along=(250, 500)),
     "dino": ZooEntry("dino", LONG | GENTLE | {"epochs": 2400}, "partcosine", keep=(600, 1200)),
     "simclr": ZooEntry("simclr", LONG, "partcosine", keep=(300, 600), **PAIR),
-    "mocov3": ZooEntry("mocov3", LONG, "partcosine", keep=(300, 600)),
+    "mocov3": ZooEntry("mocov3", LONG, "partcosine", along=(300, 600)),
     "vicreg": ZooEntry("vicreg", LONG, "partcosine", **PAIR),
     "supervised": ZooEntry("supervised", LONG, "partcosine", pair="a"),
     "byol": ZooEntry("byol", LONG, "partcosine", **FEW),
@@ -116,7 +116,8 @@ for _name in ("simclr", "vicreg", "supervised"):
 def sized(entry: ZooEntry, members: int) -> ZooEntry:
     """An entry like this one on another number of images, N, for as many steps: epochs go down as N goes up."""
     share = entry.members / members
-    epochs, *along = (round(epoch * share) for epoch in (entry.settings["epochs"], *entry.keep))
+    along = sorted({*entry.keep, *entry.along})
+    epochs, *along = (round(epoch * share) for epoch in (entry.settings["epochs"], *along))
     changes = {"members": members, "settings": entry.settings | {"epochs": epochs}, "keep": (), "along": tuple(along)}
     seed = FEW["seed"] if members == FEW["members"] else 0
     return replace(entry, **changes, pool={}, seed=seed, pair=None, projector=False)

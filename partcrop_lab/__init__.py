@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from partcrop_lab import attacks, defenses, plots
+from partcrop_lab import attacks, defenses, dejavu, plots
 from partcrop_lab.audit import AuditResult, Comparison, audit, compare
 from partcrop_lab.encoders import Encoder, load_encoder, pretrain
 from partcrop_lab.errors import BadInput
@@ -22,6 +22,7 @@ __all__ = [
     "audit",
     "compare",
     "defenses",
+    "dejavu",
     "load_encoder",
     "load_images",
     "member_split",

@@ -490,7 +490,7 @@ def test_bad_sources_are_refused_in_one_sentence(tmp_path, monkeypatch, source, 
     ("source", "keywords", "message"),
     [
         ("partshapes", {"part": "train"}, "no option 'part'; it has 'background_correlation'"),
-        (".", {"part": "train"}, "no option 'part'; it has none"),
+        (".", {"part": "train"}, "no option 'part'; it has 'boxes'"),
         ("cifar10", {"part": "val"}, "cifar10 has train, test"),
         ("tiny-imagenet", {"part": "test"}, "'train' and 'val'"),
         ("partshapes", {"on_error": "ignore"}, "'raise' or 'skip'"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from partcrop_lab.errors import BadInput
+from partcrop_lab.images.boxes import Annotation, read_table
 from partcrop_lab.images.listing import Listing
 
 # HEIC is in the list although Pillow does not read it: a photograph must not be left out in silence.
@@ -19,26 +20,41 @@ SUFFIXES = {
 }
 
 
-def folder_listing(path: Path) -> Listing:
+def folder_listing(path: Path, boxes: str | None = None) -> Listing:
     """The image files under `path`, sorted and named by their path inside it.
 
     Where every image lies in a sub-folder, the first sub-folder's name is the class; elsewhere labels are -1.
 
+    Args:
+        path: the folder.
+        boxes: a CSV of object boxes, in it or elsewhere; see `read_table`.
+
     Raises:
-        BadInput: no image file is there.
+        BadInput: no image file is there, or a table of boxes that cannot be used or names none of them.
     """
     if (path / "wnids.txt").is_file() and (path / "train").is_dir():
         return _tiny_imagenet(path, "train")
-    names = _image_files(path)
+    names = image_files(path)
     if not names:
         raise BadInput(f"{path}: no image files in this folder; it needs files such as .jpg, .png or .tif")
     folders = [name.partition("/")[0] if "/" in name else None for name in names]
     classes = () if None in folders else tuple(sorted(set(folders)))
     number = {name: k for k, name in enumerate(classes)}
-    return _file_listing(path, names, [number.get(folder, -1) for folder in folders], classes)
+    return file_listing(path, names, [number.get(one, -1) for one in folders], classes, _annotation(path, names, boxes))
 
 
-def _image_files(path: Path) -> list[str]:
+def _annotation(path: Path, names: Sequence[str], boxes: str | None) -> Callable[[int], Annotation] | None:
+    if boxes is None:
+        return None
+    place = path / boxes if (path / boxes).is_file() else Path(boxes).expanduser()
+    table = read_table(place)
+    if not table.keys() & set(names):
+        few = f"the images' are like {names[0]!r}, its own like {next(iter(table), '')!r}"
+        raise BadInput(f"{place}: names none of the {len(names)} images of {path}: {few}")
+    return lambda row: table.get(names[row], Annotation())
+
+
+def image_files(path: Path) -> list[str]:
     """Relative paths of all image files under `path`, sorted; hidden files and folders are left out."""
     names, seen = [], set()
     for folder, folders, files in os.walk(path, followlinks=True):
@@ -55,7 +71,15 @@ def _image_files(path: Path) -> list[str]:
     return sorted(names)
 
 
-def _file_listing(path: Path, names: Sequence[str], labels: Sequence[int], classes: tuple[str, ...]) -> Listing:
+def file_listing(
+    path: Path,
+    names: Sequence[str],
+    labels: Sequence[int],
+    classes: tuple[str, ...],
+    annotation: Callable[[int], Annotation] | None = None,
+) -> Listing:
+    """The image files `names` under `path`, with their labels and, by their row, their objects."""
+
     def stamp(rows: np.ndarray) -> list:
         stats = [(path / names[row]).stat() for row in rows]
         return [str(path.resolve()), [[names[r], s.st_size, s.st_mtime_ns] for r, s in zip(rows, stats, strict=True)]]
@@ -67,6 +91,7 @@ def _file_listing(path: Path, names: Sequence[str], labels: Sequence[int], class
         classes=classes,
         read=lambda rows: (path / names[row] for row in rows),
         stamp=stamp,
+        annotation=annotation,
     )
 
 
@@ -95,11 +120,11 @@ def _tiny_imagenet(path: Path, part: str) -> Listing:
         lines = (path / "val" / "val_annotations.txt").read_text().splitlines()
         labels = {f"val/images/{file}": number[wnid] for file, wnid in (line.split("\t")[:2] for line in lines)}
     else:
-        labels = {name: number[name.split("/")[1]] for name in (f"train/{n}" for n in _image_files(path / "train"))}
+        labels = {name: number[name.split("/")[1]] for name in (f"train/{n}" for n in image_files(path / "train"))}
     names = sorted(labels)
     if not names:
         raise BadInput(f"{path / part}: holds no images; unpack the archive again")
-    return _file_listing(path, names, [labels[name] for name in names], _class_names(path, wnids))
+    return file_listing(path, names, [labels[name] for name in names], _class_names(path, wnids))
 
 
 def _class_names(path: Path, wnids: Sequence[str]) -> tuple[str, ...]:

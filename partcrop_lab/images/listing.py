@@ -15,8 +15,9 @@ import torch
 from partcrop_lab import store
 from partcrop_lab.devices import generator
 from partcrop_lab.errors import BadInput
-from partcrop_lab.images.decode import Encoded, decode, side_if_square
-from partcrop_lab.images.imageset import ImageSet
+from partcrop_lab.images.boxes import Annotation
+from partcrop_lab.images.decode import Encoded, decode, shape_of, side_if_square
+from partcrop_lab.images.imageset import Box, ImageSet
 from partcrop_lab.images.pixels import Pixels
 from partcrop_lab.progress import bar
 
@@ -37,6 +38,7 @@ class Listing:
         classes: the classes' names.
         read: yields the encoded images of the given ascending rows, in that order.
         stamp: JSON-able; for the given rows, what changes when the source's files change.
+        annotation: by row, where the objects are; None where the source does not know. BadInput where it should.
     """
 
     where: str
@@ -45,6 +47,7 @@ class Listing:
     classes: tuple[str, ...]
     read: Callable[[np.ndarray], Iterator[Encoded]]
     stamp: Callable[[np.ndarray], Any]
+    annotation: Callable[[int], Annotation] | None = None
 
 
 def choose_rows(listing: Listing, n: int | None, seed: int, names: Sequence[str] | None) -> np.ndarray:
@@ -80,10 +83,13 @@ def image_set(listing: Listing, rows: np.ndarray, size: int | None, on_error: st
     """
     ascending = np.sort(rows)
     size = size or _shared_side(bar(listing.read(ascending), "sizes", total=len(rows), delay=2)) or 64
+    boxes, unboxed = _object_boxes(listing, ascending, size, on_error)
+    ascending = np.setdiff1d(ascending, [row for row, _ in unboxed])
     if len(rows) * 3 * size**2 <= MEMORY_LIMIT:
         pixels, skipped = _decode_to_memory(listing, ascending, size, on_error)
     else:
         pixels, skipped = _decode_to_cache(listing, ascending, size, on_error)
+    skipped = sorted(unboxed + skipped)
     if len(skipped) == len(rows):
         raise BadInput(f"{listing.where}: none of its {len(rows)} images can be used; the first error: {skipped[0][1]}")
     failed = {row for row, _ in skipped}
@@ -97,8 +103,27 @@ def image_set(listing: Listing, rows: np.ndarray, size: int | None, on_error: st
         [listing.names[row] for row in kept],
         listing.labels[kept],
         listing.classes,
+        object_boxes=None if boxes is None else [boxes[row] for row in kept],
         source=source | {"size": size},
     )
+
+
+def _object_boxes(
+    listing: Listing, rows: np.ndarray, size: int, on_error: str
+) -> tuple[dict[int, tuple[Box, ...]] | None, Skipped]:
+    """The object boxes of rows by row, None where the source knows of none; and the rows whose boxes are broken."""
+    if listing.annotation is None:
+        return None, []
+    found, broken = {}, []
+    images = bar(listing.read(rows), "boxes", total=len(rows), delay=2)
+    for row, encoded in zip(rows.tolist(), images, strict=True):
+        try:
+            found[row] = listing.annotation(row).squared(shape_of(encoded), size)
+        except BadInput as error:
+            if on_error != "skip":
+                raise
+            broken.append((row, str(error)))
+    return found, broken
 
 
 def _shared_side(images: Iterable[Encoded]) -> int | None:

@@ -11,13 +11,18 @@ import torch
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import partshapes
 from partcrop_lab.images.folders import folder_listing, tiny_imagenet_listing
+from partcrop_lab.images.imagenet import imagenet_listing
 from partcrop_lab.images.imageset import JOINED, MEMORY, ImageSet
 from partcrop_lab.images.listing import Listing, choose_rows, image_set
 from partcrop_lab.images.parquet import parquet_listing
 from partcrop_lab.images.torchvision_sets import TORCHVISION_SETS, torchvision_listing
 
-OPTIONS = {"partshapes": "background_correlation", **dict.fromkeys((*TORCHVISION_SETS, "tiny-imagenet"), "part")}
+OPTIONS = {
+    "partshapes": "background_correlation",
+    **dict.fromkeys((*TORCHVISION_SETS, "tiny-imagenet", "imagenet"), "part"),
+}
 """The named sources, and the option of its own that each has."""
+FOLDER_OPTION = "boxes"
 
 
 def load_images(
@@ -34,8 +39,8 @@ def load_images(
     """Load images from a named data set, a folder or a parquet file, as squares of uint8 RGB.
 
     Args:
-        source: "partshapes" (drawn here, no files), "cifar10", "cifar100", "stl10", "tiny-imagenet", a folder of
-            class folders, a folder of photographs of any size and mode, or a parquet file in the Hugging Face
+        source: "partshapes" (drawn here, no files), "cifar10", "cifar100", "stl10", "tiny-imagenet", "imagenet", a
+            folder of class folders, a folder of photographs of any size and mode, or a parquet file in the Hugging Face
             image layout.
         n: how many images, at least 1: a random choice fixed by `seed`, in the source's order. Default all
             (partshapes: the first 2000).
@@ -47,7 +52,8 @@ def load_images(
         on_error: "raise" at the first image that cannot be used, or "skip" such images with a warning and list
             them in ``images.source["skipped"]``.
         options: partshapes: background_correlation in [0, 1]. The other named data sets: part="train" (default),
-            "test" ("val" for Tiny-ImageNet; also "unlabeled" for STL-10).
+            "test" ("val" for Tiny-ImageNet and ImageNet; also "unlabeled" for STL-10). Folders: boxes=, a CSV of object
+            boxes in the folder or elsewhere, with columns name, x0, y0, x1, y1 in pixels, one row for each box.
 
     Returns:
         The images. Sets of more than 256 MiB lie in the cache on disk and are read batch by batch.
@@ -100,7 +106,7 @@ def _check(source: str, n: int | None, size: int | None, on_error: str, options:
         raise BadInput(f"size={size} pixels asked for; it must be at least 8")
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
-    own = OPTIONS.get(source)
+    own = OPTIONS.get(source, FOLDER_OPTION if Path(source).expanduser().is_dir() else None)
     for name in options:
         if name != own:
             raise ValueError(f"{source} has no option {name!r}; {f'it has {own!r}' if own else 'it has none'}")
@@ -111,9 +117,11 @@ def _listing(source: str, root: Path, **options: Any) -> Listing:
         return torchvision_listing(source, root, **options)
     if source == "tiny-imagenet":
         return tiny_imagenet_listing(root, **options)
+    if source == "imagenet":
+        return imagenet_listing(root, **options)
     path = Path(source).expanduser()
     if path.is_dir():
-        return folder_listing(path)
+        return folder_listing(path, **options)
     if path.is_file():
         return parquet_listing(path)
     raise BadInput(f"{source}: no such folder or parquet file, nor a named source; these are {', '.join(OPTIONS)}")

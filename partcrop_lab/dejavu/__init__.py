@@ -1,0 +1,17 @@
+"""Deja vu memorisation: what the background of a training image alone betrays of it (arXiv 2304.13850)."""
+
+from partcrop_lab.dejavu.neighbours import PublicIndex, confidence
+from partcrop_lab.dejavu.periphery import Periphery, largest_outside, periphery
+from partcrop_lab.dejavu.score import DejaVu, at_layer, deja_vu, one_model
+
+__all__ = [
+    "DejaVu",
+    "Periphery",
+    "PublicIndex",
+    "at_layer",
+    "confidence",
+    "deja_vu",
+    "largest_outside",
+    "one_model",
+    "periphery",
+]

@@ -1,0 +1,357 @@
+"""The deja vu score: what a background betrays under the encoder trained on it, beyond what any encoder infers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from partcrop_lab.defenses import EarlierLayer
+from partcrop_lab.dejavu.neighbours import PublicIndex, confidence
+from partcrop_lab.dejavu.periphery import CORNER, LEAST_SHARE, Periphery, periphery
+from partcrop_lab.devices import seed_of
+from partcrop_lab.encoders import Encoder
+from partcrop_lab.errors import BadInput
+from partcrop_lab.images import ImageSet
+from partcrop_lab.progress import bar
+
+PROJECTOR, BACKBONE = "projector", "backbone"
+SETS = ("A", "B", "C")
+PARTITION = {(True, False): "memorised", (True, True): "correlated", (False, True): "misrepresented"}
+UNASSOCIATED = "unassociated"
+SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class DejaVu:
+    """What two encoders say of the backgrounds of images that either, or neither, was trained on.
+
+    Attributes:
+        table: one row per image: name, set ("A", "B" or "C"), kind of its crop, label; of each model guess_A, guess_B,
+            sure_A, sure_B (minus the entropy of the votes, nats), right_A, right_B, top5_A, top5_B, and votes_A and
+            votes_B, the share of votes for the right class.
+        unusable: names of images without a usable crop, by set.
+        settings: what made it, JSON-able.
+    """
+
+    table: pd.DataFrame
+    unusable: dict[str, tuple[str, ...]]
+    settings: dict[str, Any]
+
+    def accuracy(self, which: str, model: str, share: float = 1.0, top5: bool = False) -> float:
+        """Accuracy in [0, 1] of a model, "A" or "B", on the `share` of a set of which it is most confident."""
+        some = self.table[self.table["set"] == which]
+        chosen = _most(some[f"sure_{model}"].to_numpy(), share)
+        return float(some[f"{'top5' if top5 else 'right'}_{model}"].to_numpy()[chosen].mean())
+
+    def scores(self, shares: Sequence[float] = SHARES, seed: int = 0) -> pd.DataFrame:
+        """The deja vu score at several shares of most confident images, with 95 % bootstrap intervals over images.
+
+        Returns:
+            One row per share and direction: share, direction ("A", "B": accuracy of the model trained on that set minus
+            the other's, each at the images of which it is itself most confident; "both", their mean; "C": model A minus
+            model B on the third set, which neither has seen), images, trained, other (accuracies), score, low, high.
+        """
+        source = np.random.default_rng(seed_of("dejavu", seed))
+        sides = {name: self.table[self.table["set"] == name] for name in SETS}
+        models = {"A": ("A", "B"), "B": ("B", "A"), "C": ("A", "B")}
+        present = [name for name in SETS if len(sides[name])]
+        drawn = {name: _bootstrap_rows(len(sides[name]), source) for name in present}
+        rows = []
+        for share in shares:
+            found = {name: _both(sides[name], *models[name], share) for name in present}
+            draws = {name: _resampled(sides[name], *models[name], share, drawn[name]) for name in present}
+            for name in present:
+                trained, other = found[name]
+                low, high = np.quantile(draws[name], (0.025, 0.975))
+                rows.append((share, name, len(sides[name]), trained, other, trained - other, low, high))
+            if {"A", "B"} <= found.keys():
+                trained, other = np.mean([found["A"], found["B"]], axis=0)
+                low, high = np.quantile((draws["A"] + draws["B"]) / 2, (0.025, 0.975))
+                n = len(sides["A"]) + len(sides["B"])
+                rows.append((share, "both", n, trained, other, trained - other, low, high))
+        names = ["share", "direction", "images", "trained", "other", "score", "low", "high"]
+        return pd.DataFrame(rows, columns=names)
+
+    def partition(self) -> pd.DataFrame:
+        """How many images of A and of B are memorised, correlated, misrepresented and unassociated, by set.
+
+        Memorised: the model trained on the image is right and the other wrong; correlated: both right;
+        misrepresented: only the other is right; unassociated: both wrong.
+        """
+        some = self.table[self.table["set"].isin(["A", "B"])]
+        counts = pd.crosstab(some["set"], self.association().loc[some.index])
+        return counts.reindex(columns=[*PARTITION.values(), UNASSOCIATED], fill_value=0)
+
+    def association(self) -> pd.Series:
+        """For each row of the table of A and B what `partition` counts it as; of C None."""
+        own = self.table["right_A"].where(self.table["set"] == "A", self.table["right_B"])
+        other = self.table["right_B"].where(self.table["set"] == "A", self.table["right_A"])
+        named = [PARTITION.get((bool(one), bool(two)), UNASSOCIATED) for one, two in zip(own, other, strict=True)]
+        return pd.Series(named, self.table.index).where(self.table["set"] != "C", None)
+
+    def memorisation(self) -> pd.Series:
+        """For each image by name: votes for its class under the model trained on it minus under the other, in [-1, 1].
+
+        Of the third set: under model A minus under model B.
+        """
+        gain = self.table["votes_A"] - self.table["votes_B"]
+        return pd.Series(gain.where(self.table["set"] != "B", -gain).to_numpy(), self.table["name"])
+
+    def by_class(self) -> pd.DataFrame:
+        """The score of each class over all of its images in A and B: label, images, trained, other, score."""
+        some = self.table[self.table["set"].isin(["A", "B"])]
+        own = some["right_A"].where(some["set"] == "A", some["right_B"])
+        other = some["right_B"].where(some["set"] == "A", some["right_A"])
+        grouped = pd.DataFrame({"label": some["label"], "trained": own, "other": other}).groupby("label")
+        table = grouped.mean().assign(images=grouped.size())
+        return table.assign(score=table["trained"] - table["other"]).reset_index()
+
+
+def deja_vu(
+    encoder_a: Encoder,
+    encoder_b: Encoder,
+    public: ImageSet,
+    third: ImageSet | None = None,
+    *,
+    set_a: ImageSet | None = None,
+    set_b: ImageSet | None = None,
+    layer: str | int = PROJECTOR,
+    k: int = 100,
+    least: float = LEAST_SHARE,
+    permute: int | None = None,
+    progress: bool = True,
+) -> DejaVu:
+    """What the background of an image says of its class under two encoders, one of which was trained on it.
+
+    Each background is embedded, its nearest public images are found and vote with their labels. What the encoder that
+    never saw the image infers is correlation; what the other infers beyond that is memory (METHODS 5). With untrained
+    encoders, with permuted public labels and on images of a third set the difference must be 0.
+
+    Args:
+        encoder_a, encoder_b: trained by the same recipe on disjoint sets.
+        public: images with labels that neither was trained on.
+        third: images that neither was trained on and that are not public, as a control.
+        set_a, set_b: what they were trained on; their own members where None. All sets need labels.
+        layer: "projector", "backbone" or a number of blocks of a ViT, after which embeddings are taken.
+        k: neighbours that vote.
+        least: shorter side that a background must have, as a share of the image's.
+        permute: a seed, to shuffle the public labels: the control in which nothing can be inferred.
+        progress: show a bar.
+
+    Raises:
+        ValueError: an unknown layer, or more neighbours than public images.
+        BadInput: sets that share images or have none with a background, or images without labels.
+    """
+    members = (set_a or encoder_a.split.members, set_b or encoder_b.split.members)
+    sets = {name: images for name, images in zip(SETS, (*members, third), strict=True) if images is not None}
+    _check(sets, public)
+    labels, classes = _public_labels(public, permute), _classes(sets, public)
+    models = {
+        name: lambda encoder=encoder: _voter(encoder, layer, public, labels, k, classes)
+        for name, encoder in (("A", encoder_a), ("B", encoder_b))
+    }
+    settings = {"encoders": [_named(encoder_a), _named(encoder_b)], "layer": layer, "k": k, "permute": permute}
+    return _judge(models, sets, public, encoder_a.image_size, least, settings, progress)
+
+
+def one_model(
+    encoder: Encoder,
+    reference: Encoder,
+    public: ImageSet,
+    third: ImageSet | None = None,
+    *,
+    members: ImageSet | None = None,
+    layer: str | int = PROJECTOR,
+    k: int = 100,
+    least: float = LEAST_SHARE,
+    permute: int | None = None,
+    progress: bool = True,
+) -> DejaVu:
+    """As `deja_vu` with one encoder: in place of the second stands a classifier of backgrounds (arXiv 2504.05651).
+
+    It is a logistic regression on what `reference` makes of the public images' own backgrounds, and so learns what a
+    background says of a class where there is no memory of its image.
+
+    Args:
+        encoder: the encoder asked about, "A".
+        reference: an encoder that was not trained on its members, best on the public images, with their labels.
+        public, third, layer, k, least, permute, progress: as for `deja_vu`.
+        members: what the encoder was trained on; its own where None.
+
+    Returns:
+        As `deja_vu`, with sets A and, where `third` is given, C; model B is the classifier.
+
+    Raises:
+        BadInput: as `deja_vu`, or public images without backgrounds.
+    """
+    sets = {"A": members or encoder.split.members} | ({} if third is None else {"C": third})
+    _check(sets, public)
+    labels, classes = _public_labels(public, permute), _classes(sets, public)
+    models = {
+        "A": lambda: _voter(encoder, layer, public, labels, k, classes),
+        "B": lambda: _classifier(reference, public, labels, classes, least),
+    }
+    settings = {"encoders": [_named(encoder), _named(reference)], "layer": layer, "k": k, "permute": permute}
+    return _judge(models, sets, public, encoder.image_size, least, settings | {"one_model": True}, progress)
+
+
+Voter = Callable[[Tensor], Tensor]
+"""From backgrounds (B, 3, S, S) to shares of votes, or probabilities, of each class (B, C)."""
+
+
+def _judge(
+    models: dict[str, Callable[[], Voter]],
+    sets: dict[str, ImageSet],
+    public: ImageSet,
+    size: int,
+    least: float,
+    settings: dict[str, Any],
+    progress: bool,
+) -> DejaVu:
+    """What models, each made when it is its turn, say of all sets' backgrounds, resized to `size`."""
+    found = {name: periphery(images, least) for name, images in sets.items()}
+    for name, one in found.items():
+        if not len(one.images):
+            raise BadInput(f"no image of set {name} has a background of {least:g} of its side; lower least=")
+    columns: dict[str, dict[str, np.ndarray]] = {name: {} for name in sets}
+    for model, make in bar(models.items(), "models", shown=progress):
+        vote = make()
+        for name, one in found.items():
+            votes = torch.cat([vote(batch) for batch in one.crops(size)])
+            columns[name] |= _judged(votes, torch.as_tensor(one.images.labels), model)
+    tables = [_rows(name, found[name], columns[name]) for name in sets]
+    settings = settings | {
+        "public": {"images": len(public), "digest": public.digest},
+        "sets": {name: {"images": len(images), "digest": images.digest} for name, images in sets.items()},
+        "least": least,
+        "corners": sum(kind == CORNER for one in found.values() for kind in one.kinds),
+    }
+    unusable = {name: one.unusable for name, one in found.items()}
+    return DejaVu(pd.concat(tables, ignore_index=True), unusable, settings)
+
+
+def _named(encoder: Encoder) -> dict[str, str]:
+    return {"name": encoder.name, "digest": encoder.digest}
+
+
+def _public_labels(public: ImageSet, permute: int | None) -> np.ndarray:
+    """The public labels, shuffled by a seed where one is given."""
+    labels = np.asarray(public.labels)
+    return labels if permute is None else np.random.default_rng(seed_of("public labels", permute)).permutation(labels)
+
+
+def _classes(sets: dict[str, ImageSet], public: ImageSet) -> int:
+    return 1 + max(int(images.labels.max()) for images in (*sets.values(), public))
+
+
+def _voter(encoder: Encoder, layer: str | int, public: ImageSet, labels: np.ndarray, k: int, classes: int) -> Voter:
+    """The votes of the nearest public images."""
+    asked = at_layer(encoder, layer)
+    index = PublicIndex(torch.cat([asked(batch) for batch in public.batches()]), labels)
+    return lambda crops: index.votes(asked(crops), k, classes)
+
+
+def _classifier(reference: Encoder, public: ImageSet, labels: np.ndarray, classes: int, least: float) -> Voter:
+    """The probabilities of a logistic regression on the public images' backgrounds."""
+    own = periphery(public, least)
+    if not len(own.images):
+        raise BadInput(f"no public image has a background of {least:g} of its side; lower least=")
+    label_of = dict(zip(public.names, labels.tolist(), strict=True))
+    X = torch.cat([reference.vectors(batch, "mean").cpu() for batch in own.crops(reference.image_size)]).numpy()
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    fitted.fit(X, [label_of[name] for name in own.images.names])
+
+    def vote(crops: Tensor) -> Tensor:
+        found = torch.zeros(len(crops), classes)
+        found[:, fitted.classes_] = torch.from_numpy(
+            fitted.predict_proba(reference.vectors(crops, "mean").cpu())
+        ).float()
+        return found
+
+    return vote
+
+
+def at_layer(encoder: Encoder, layer: str | int) -> Voter:
+    """The function from images (B, 3, S, S) to embeddings (B, E) on the CPU that a layer of an encoder is.
+
+    Raises:
+        ValueError: an unknown layer.
+        BadInput: an encoder without its projector, or with fewer blocks.
+    """
+    if layer == PROJECTOR:
+        return lambda images: encoder.projections(images).cpu()
+    if layer == BACKBONE:
+        return lambda images: encoder.vectors(images).cpu()
+    if isinstance(layer, int):
+        shorter = EarlierLayer(layer).wrap(encoder)
+        return lambda images: shorter.vectors(images).cpu()
+    raise ValueError(f"layer is {layer!r}; it must be {PROJECTOR!r}, {BACKBONE!r} or a number of blocks")
+
+
+def _check(sets: dict[str, ImageSet], public: ImageSet) -> None:
+    named = {**sets, "public": public}
+    for name, images in named.items():
+        if (np.asarray(images.labels) < 0).any():
+            raise BadInput(f"set {name} has images without a label; deja vu infers the class, so all need one")
+    seen: dict[str, str] = {}
+    for name, images in named.items():
+        for pixels in images.hashes:
+            if seen.setdefault(pixels, name) != name:
+                raise BadInput(f"the sets {seen[pixels]} and {name} share an image; they must be disjoint")
+
+
+def _judged(votes: Tensor, labels: Tensor, model: str) -> dict[str, np.ndarray]:
+    """What one model says of the images of one set: columns by name."""
+    order = votes.argsort(dim=1, descending=True, stable=True)
+    found = {
+        "guess": order[:, 0],
+        "sure": confidence(votes),
+        "right": order[:, 0] == labels,
+        "top5": (order[:, :5] == labels[:, None]).any(1),
+        "votes": votes.gather(1, labels[:, None])[:, 0],
+    }
+    return {f"{name}_{model}": value.numpy() for name, value in found.items()}
+
+
+def _rows(name: str, one: Periphery, columns: dict[str, np.ndarray]) -> pd.DataFrame:
+    about = {"name": one.images.names, "set": name, "kind": one.kinds, "label": one.images.labels}
+    return pd.DataFrame({**about, **columns})
+
+
+def _most(sure: np.ndarray, share: float) -> np.ndarray:
+    """Places of the `share` of most confident ones, at least one; ties by their order."""
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}; it must be above 0 and at most 1")
+    return np.argsort(-sure, kind="stable")[: max(1, round(share * len(sure)))]
+
+
+def _both(some: pd.DataFrame, trained: str, other: str, share: float) -> tuple[float, float]:
+    """Accuracies of two models, each on the images of which it is most confident itself."""
+    pairs = ((some[f"sure_{one}"].to_numpy(), some[f"right_{one}"].to_numpy()) for one in (trained, other))
+    first, second = (float(right[_most(sure, share)].mean()) for sure, right in pairs)
+    return first, second
+
+
+def _bootstrap_rows(n: int, source: np.random.Generator) -> np.ndarray:
+    return source.integers(0, n, (DRAWS, n))
+
+
+def _resampled(some: pd.DataFrame, trained: str, other: str, share: float, drawn: np.ndarray) -> np.ndarray:
+    """The score of each resample of the images: (draws,)."""
+    kept = max(1, round(share * len(some)))
+    gains = []
+    for model in (trained, other):
+        sure, right = some[f"sure_{model}"].to_numpy()[drawn], some[f"right_{model}"].to_numpy()[drawn]
+        first = np.argsort(-sure, axis=1, kind="stable")[:, :kept]
+        gains.append(np.take_along_axis(right, first, 1).mean(1))
+    return gains[0] - gains[1]

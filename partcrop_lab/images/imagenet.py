@@ -1,0 +1,81 @@
+"""ImageNet (ILSVRC 2012, CLS-LOC) as its archives unpack, with the object boxes of its XML files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from partcrop_lab.errors import BadInput
+from partcrop_lab.images.boxes import Annotation, read_xml
+from partcrop_lab.images.folders import file_listing, image_files
+from partcrop_lab.images.listing import Listing
+
+PARTS = ("train", "val")
+DATA, BOXES = Path("Data/CLS-LOC"), Path("Annotations/CLS-LOC")
+WORDS, SOLUTION = "LOC_synset_mapping.txt", "LOC_val_solution.csv"
+
+
+def imagenet_listing(root: Path, part: str = "train") -> Listing:
+    """One part of ImageNet, from `root`/ILSVRC/Data/CLS-LOC and, where they are there, Annotations/CLS-LOC.
+
+    Classes are WordNet ids in their order, by their first word where LOC_synset_mapping.txt is there. The labels of
+    val are those of LOC_val_solution.csv, else of the XML files; -1 where neither tells.
+
+    Raises:
+        BadInput: the folder is not there, or holds no images.
+        ValueError: another part.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part is {part!r}; ImageNet has {' and '.join(map(repr, PARTS))}")
+    home = next((p for p in (root / "imagenet/ILSVRC", root / "ILSVRC", root) if (p / DATA).is_dir()), None)
+    if home is None:
+        raise BadInput(
+            f"ImageNet is not under {root}; unpack imagenet_object_localization_patched2019.tar.gz so that "
+            f"{root / 'ILSVRC' / DATA / 'train'} exists"
+        )
+    folder = home / DATA / part
+    names = image_files(folder) if folder.is_dir() else []
+    if not names:
+        raise BadInput(f"{folder}: holds no images; unpack the archive again")
+    boxes = home / BOXES / part
+    ids = _ids(home, names, part)
+    wnids = sorted(_words(home) or {one for one in ids if one})
+    number = {wnid: k for k, wnid in enumerate(wnids)}
+    words = _words(home)
+    classes = tuple(words.get(wnid, wnid) for wnid in wnids)
+    labels = [number.get(one, -1) for one in ids]
+
+    def annotation(row: int) -> Annotation:
+        path = boxes / Path(names[row]).with_suffix(".xml")
+        return read_xml(path) if path.exists() else Annotation()
+
+    return file_listing(folder, names, labels, classes, annotation if boxes.is_dir() else None)
+
+
+def _ids(home: Path, names: list[str], part: str) -> list[str | None]:
+    """The WordNet id of each image's class."""
+    if part == "train":
+        return [name.partition("/")[0] for name in names]
+    solution = next((p for p in (home / SOLUTION, home.parent / SOLUTION) if p.is_file()), None)
+    if solution is not None:
+        table = pd.read_csv(solution, index_col=0)
+        told = table.iloc[:, 0].str.split().str[0].to_dict()
+        return [told.get(Path(name).stem) for name in names]
+    found = []
+    for name in names:
+        path = home / BOXES / part / Path(name).with_suffix(".xml")
+        objects = read_xml(path).objects if path.exists() else ()
+        found.append(objects[0] if objects else None)
+    return found
+
+
+def _words(home: Path) -> dict[str, str]:
+    """The first word for each class by its id; empty where the file is not there."""
+    path = next((p for p in (home / WORDS, home.parent / WORDS) if p.is_file()), None)
+    lines = path.read_text().splitlines() if path else []
+    pairs = [line.split(" ", 1) for line in lines if re.match(r"n\d+ ", line)]
+    first = {wnid: words.split(",")[0].strip() for wnid, words in pairs}
+    twice = [word for word in first.values() if list(first.values()).count(word) > 1]
+    return {wnid: f"{word} ({wnid})" if word in twice else word for wnid, word in first.items()}

@@ -1,0 +1,233 @@
+"""Deja vu: backgrounds without objects, neighbours as a literal loop finds them, a score that is 0 where it must be."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_recipes import TINY_VIT
+
+import partcrop_lab as pl
+from partcrop_lab.dejavu import (
+    DejaVu,
+    PublicIndex,
+    at_layer,
+    confidence,
+    deja_vu,
+    largest_outside,
+    one_model,
+    periphery,
+)
+from partcrop_lab.dejavu import neighbours as neighbours_module
+from partcrop_lab.images import ImageSet
+
+CORNER, LENGTH = st.integers(-2, 10), st.integers(1, 6)
+BOX = st.tuples(CORNER, CORNER, LENGTH, LENGTH).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
+
+
+def overlap(one, two):
+    return min(one[2], two[2]) > max(one[0], two[0]) and min(one[3], two[3]) > max(one[1], two[1])
+
+
+@given(st.lists(BOX, min_size=1, max_size=4))
+def test_the_largest_box_outside_equals_a_literal_search(objects):
+    side, best = 9, (0, 0)
+    for x0, x1 in itertools.combinations(range(side + 1), 2):
+        for y0, y1 in itertools.combinations(range(side + 1), 2):
+            if not any(overlap((x0, y0, x1, y1), one) for one in objects):
+                best = max(best, (min(x1 - x0, y1 - y0), (x1 - x0) * (y1 - y0)))
+    x0, y0, x1, y1 = found = largest_outside(objects, side)
+    assert (min(x1 - x0, y1 - y0), (x1 - x0) * (y1 - y0)) == best
+    assert 0 <= x0 <= x1 <= side and 0 <= y0 <= y1 <= side
+    assert best == (0, 0) or not any(overlap(found, one) for one in objects)
+
+
+def test_boxes_that_end_between_pixels_are_left_out_whole():
+    assert largest_outside([(0.0, 2.5, 8.0, 5.2)], 8) in [(0, 0, 8, 2), (0, 6, 8, 8)]
+
+
+def test_a_periphery_crop_shows_nothing_of_the_objects_and_is_nearly_square():
+    images = pl.load_images("partshapes", n=60, size=64, seed=2)
+    found = periphery(images)
+    assert len(found.images) + len(found.unusable) == 60 and len(found.images) > 20
+    assert set(found.kinds) == {"background"} and set(found.unusable).isdisjoint(found.images.names)
+    for box, objects in zip(found.boxes.tolist(), found.images.object_boxes):
+        assert not any(overlap(box, one) for one in objects)
+        width, height = box[2] - box[0], box[3] - box[1]
+        assert min(width, height) >= 0.2 * 64 and max(width, height) <= 4 / 3 * min(width, height)
+    (crops,) = found.crops(32)
+    assert crops.shape == (len(found.images), 3, 32, 32)
+
+
+def test_images_without_boxes_give_a_corner_and_full_ones_nothing():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 20, 20)).astype(np.uint8)
+    plain = periphery(ImageSet(pixels))
+    assert set(plain.kinds) == {"corner"} and plain.boxes.tolist() == [[0, 0, 6, 6]] * 3
+    boxed = periphery(ImageSet(pixels, object_boxes=[(), ((0, 0, 20, 20),), ((0, 0, 20, 10),)]))
+    assert boxed.kinds == ("corner", "background") and boxed.unusable == ("000001",)
+    assert boxed.boxes.tolist()[1] == [3, 10, 16, 20]
+
+
+def test_neighbours_equal_a_literal_loop(monkeypatch):
+    monkeypatch.setattr(neighbours_module, "ROWS", 7)
+    monkeypatch.setattr(neighbours_module, "QUERIES", 4)
+    source = torch.Generator().manual_seed(0)
+    public, queries = torch.randn(30, 5, generator=source), torch.randn(9, 5, generator=source)
+    found = PublicIndex(public, np.arange(30) % 3).search(queries, 10)
+    for query, rows in zip(queries, found.tolist()):
+        distances = [math.dist(query.tolist(), one.tolist()) for one in public]
+        assert rows == sorted(range(30), key=lambda row: distances[row])[:10]
+    on_disk = PublicIndex(public.numpy(), np.arange(30) % 3)
+    assert torch.equal(on_disk.search(queries, 10), found)
+
+
+def test_votes_are_shares_and_confidence_is_minus_their_entropy():
+    index = PublicIndex(torch.tensor([[0.0], [1.0], [2.0], [10.0]]), np.array([0, 0, 1, 2]))
+    votes = index.votes(torch.tensor([[0.4], [9.0]]), k=3)
+    np.testing.assert_allclose(votes, [[2 / 3, 1 / 3, 0], [1 / 3, 1 / 3, 1 / 3]], rtol=1e-6)
+    expected = [2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3), -math.log(3)]
+    np.testing.assert_allclose(confidence(votes), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "labels", "told"),
+    [
+        (torch.zeros(0, 3), [], "needs embeddings"),
+        (torch.zeros(2, 3), [0, -1], "some of them have none"),
+        (torch.full((2, 3), math.nan), [0, 0], "NaN or infinite"),
+    ],
+)
+def test_a_public_set_that_cannot_vote_is_refused(embeddings, labels, told):
+    with pytest.raises(pl.BadInput, match=told):
+        PublicIndex(embeddings, np.array(labels))
+
+
+def test_queries_that_do_not_fit_are_refused():
+    index = PublicIndex(torch.zeros(2, 3), np.zeros(2, int))
+    with pytest.raises(ValueError, match="k is 3; it must be from 1 to the 2 public images"):
+        index.search(torch.zeros(1, 3), 3)
+    with pytest.raises(pl.BadInput, match=r"queries must be \(q, 3\)"):
+        index.search(torch.zeros(1, 4), 1)
+
+
+def made_up(rights, sures=None):
+    """A result for images of set A: for each whether models A and B are right."""
+    n = len(rights)
+    sures = sures or [(0.0, 0.0)] * n
+    return pd.DataFrame(
+        {
+            "name": [f"{i}" for i in range(n)],
+            "set": "A",
+            "label": 0,
+            "right_A": [a for a, _ in rights],
+            "right_B": [b for _, b in rights],
+            "sure_A": [a for a, _ in sures],
+            "sure_B": [b for _, b in sures],
+            "votes_A": [float(a) for a, _ in rights],
+            "votes_B": [float(b) for _, b in rights],
+        }
+    )
+
+
+def test_the_four_ways_an_image_can_be_are_counted():
+    one = made_up([(True, False), (True, True), (True, True), (False, True), (False, False)])
+    other = one.assign(set="B", name=[f"b{i}" for i in range(5)])
+    found = DejaVu(pd.concat([one, other], ignore_index=True), {}, {})
+    assert found.partition().loc["A"].tolist() == [1, 2, 1, 1] and found.partition().loc["B"].tolist() == [1, 2, 1, 1]
+    assert found.partition().columns.tolist() == ["memorised", "correlated", "misrepresented", "unassociated"]
+    assert found.memorisation()["0"] == 1.0 and found.memorisation()["b0"] == -1.0
+
+
+def test_the_score_is_that_of_the_most_confident_and_exchange_flips_its_sign():
+    rights = [(True, False)] * 10 + [(False, True)] * 30
+    sures = [(0.0, -1.0)] * 10 + [(-1.0, -2.0)] * 30
+    found = DejaVu(made_up(rights, sures), {}, {})
+    table = found.scores((0.25, 1.0)).set_index("share")
+    assert (table.trained[0.25], table.other[0.25], table.score[0.25]) == (1.0, 0.0, 1.0)
+    assert table.score[1.0] == pytest.approx(0.25 - 0.75) and table.low[1.0] < -0.5 < table.high[1.0]
+    swapped = {f"{name}_{m}": f"{name}_{o}" for name in ("right", "sure", "votes") for m, o in ("AB", "BA")}
+    turned = DejaVu(found.table.rename(columns=swapped), {}, {})
+    np.testing.assert_allclose(turned.scores((1.0,)).score, -table.score[1.0])
+    with pytest.raises(ValueError, match="share is 0; it must be above 0"):
+        found.scores((0,))
+
+
+@pytest.fixture(scope="module")
+def sets():
+    pool = pl.load_images("partshapes", n=400, size=32, seed=6)
+    a, b, third, public = (pool.subset(slice(start, start + 100)) for start in range(0, 400, 100))
+    return {"A": a, "B": b, "C": third, "public": public}
+
+
+@pytest.fixture(scope="module")
+def pair(sets):
+    how = {"projector": True, "progress": False, "batch_size": 50, **TINY_VIT, "hidden": 64, "output": 32}
+    return [pl.pretrain("simclr", sets[name], 2, seed, **how) for seed, name in enumerate("AB")]
+
+
+@pytest.fixture(scope="module")
+def result(pair, sets):
+    return deja_vu(*pair, sets["public"], sets["C"], set_a=sets["A"], set_b=sets["B"], k=20, progress=False)
+
+
+def test_each_image_with_a_background_is_judged_by_both_models(result, pair, sets):
+    table = result.table
+    assert set(table["set"]) == {"A", "B", "C"}
+    for name in "ABC":
+        assert (table["set"] == name).sum() + len(result.unusable[name]) == 100
+    some = periphery(sets["A"])
+    (crops,) = some.crops(32)
+    index = PublicIndex(pair[1].projections(sets["public"].batch(slice(None))), sets["public"].labels)
+    votes = index.votes(pair[1].projections(crops), 20, 10)
+    own = table[table["set"] == "A"]
+    np.testing.assert_allclose(own.votes_B, votes[range(len(own)), own.label], rtol=1e-5)
+    assert (own.right_B == (votes.argmax(1).numpy() == own.label)).all() and (own.top5_A >= own.right_A).all()
+    assert result.accuracy("A", "B") == own.right_B.mean() and result.accuracy("A", "B", top5=True) == own.top5_B.mean()
+
+
+def test_exchanging_the_models_flips_the_score(result, pair, sets):
+    turned = deja_vu(*pair[::-1], sets["public"], sets["C"], set_a=sets["B"], set_b=sets["A"], k=20, progress=False)
+    one, two = (found.scores((1.0,)).set_index("direction").score for found in (result, turned))
+    np.testing.assert_allclose([two["C"], two["both"], two["A"]], [-one["C"], one["both"], one["B"]], atol=1e-12)
+
+
+def test_two_models_that_are_the_same_remember_nothing(pair, sets):
+    same = deja_vu(pair[0], pair[0], sets["public"], set_a=sets["A"], set_b=sets["B"], k=20, progress=False)
+    assert (same.scores().score == 0).all() and (same.memorisation() == 0).all()
+    assert same.partition()[["memorised", "misrepresented"]].to_numpy().sum() == 0
+
+
+def test_permuted_public_labels_say_nothing(pair, sets):
+    found = deja_vu(*pair, sets["public"], set_a=sets["A"], set_b=sets["B"], k=20, permute=0, progress=False)
+    assert abs(found.table[["right_A", "right_B"]].to_numpy().mean() - 0.1) < 0.06
+
+
+def test_a_layer_is_the_projector_the_backbone_or_a_block(pair, sets):
+    pixels = sets["A"].batch(slice(0, 3))
+    assert torch.equal(at_layer(pair[0], "projector")(pixels), pair[0].projections(pixels))
+    assert torch.equal(at_layer(pair[0], "backbone")(pixels), at_layer(pair[0], 2)(pixels))
+    assert not torch.equal(at_layer(pair[0], 1)(pixels), at_layer(pair[0], 2)(pixels))
+    with pytest.raises(ValueError, match="layer is 'head'; it must be 'projector', 'backbone' or a number of blocks"):
+        at_layer(pair[0], "head")
+
+
+def test_one_model_is_compared_with_a_classifier_of_backgrounds(pair, sets):
+    reference = pl.pretrain("supervised", sets["public"], 2, progress=False, batch_size=50, **TINY_VIT)
+    found = one_model(pair[0], reference, sets["public"], sets["C"], members=sets["A"], k=20, progress=False)
+    assert set(found.table["set"]) == {"A", "C"} and set(found.scores((1.0,)).direction) == {"A", "C"}
+    assert found.table.votes_B.between(0, 1).all() and found.settings["one_model"]
+    assert found.by_class().images.sum() == (found.table["set"] == "A").sum()
+
+
+def test_sets_must_be_disjoint_and_labelled(pair, sets):
+    with pytest.raises(pl.BadInput, match="the sets A and public share an image"):
+        deja_vu(*pair, sets["A"], set_a=sets["A"], set_b=sets["B"])
+    plain = ImageSet(sets["C"].batch(slice(None)))
+    with pytest.raises(pl.BadInput, match="set C has images without a label"):
+        deja_vu(*pair, sets["public"], plain, set_a=sets["A"], set_b=sets["B"])
+    with pytest.raises(pl.BadInput, match=r"no image of set A has a background of 0\.9 of its side"):
+        deja_vu(*pair, sets["public"], set_a=sets["A"], set_b=sets["B"], least=0.9, k=5)

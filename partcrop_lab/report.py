@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from partcrop_lab import plots
+from partcrop_lab.audit import verdict as verdicts
 from partcrop_lab.audit.exposure import agreement, auc_by_class, exposed_members
 from partcrop_lab.errors import BadInput
 from partcrop_lab.tables import describe
@@ -37,10 +38,10 @@ th, td { padding: .15rem .8rem; border-bottom: 1px solid #ddd; }
 .released { border: 2px solid #D55E00; color: #D55E00; padding: .3rem 1rem; font-weight: bold; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; } .plots img { max-width: 100%; }
 .thumbnail { width: 64px; image-rendering: pixelated; margin-right: .4rem; }
-pre { background: #f6f6f6; padding: 1rem; overflow: auto; font-size: 12px; }
+pre { background: #f6f6f6; padding: 1rem; font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media print {
   body { margin: 0; max-width: none; font-size: 11px; } h2, h3 { break-after: avoid; }
-  tr, .plots img, .verdict { break-inside: avoid; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  tr, .plots img, .verdict { break-inside: avoid; }
 }
 """
 METRICS = {
@@ -119,6 +120,8 @@ def _exposed_html(result: AuditResult, images: ImageSet | None, count: int = 6) 
     """The members that stand out most and least; with thumbnails where images are given."""
     table = exposed_members(result)
     html = "<p>Share of the non-members that score as high as the member: small for members that are told apart.</p>"
+    if result.outcome == verdicts.CONFOUNDED:
+        html += "<p><b>The controls tell the sides apart too: here these scores are no measure of membership.</b></p>"
     ends = {"Most exposed members": table.head(count), "Least exposed members": table.tail(count)[::-1]}
     for title, some in ends.items():
         rows = [[one.name, f"{one.score:.2f}", f"{one.nonmembers_above:.3f}"] for one in some.itertuples(index=False)]

@@ -231,3 +231,12 @@ def test_sets_must_be_disjoint_and_labelled(pair, sets):
         deja_vu(*pair, sets["public"], plain, set_a=sets["A"], set_b=sets["B"])
     with pytest.raises(pl.BadInput, match=r"no image of set A has a background of 0\.9 of its side"):
         deja_vu(*pair, sets["public"], set_a=sets["A"], set_b=sets["B"], least=0.9, k=5)
+
+
+def test_on_the_third_set_the_better_of_two_models_does_not_score():
+    """Model A is right everywhere, B nowhere: no image was remembered."""
+    table = made_up([(True, False)] * 40).assign(set="C")
+    sides = [made_up([(True, False)] * 4), made_up([(True, False)] * 4).assign(set="B")]
+    found = DejaVu(pd.concat([*sides, table], ignore_index=True), {}, {}).scores((1.0,)).set_index("direction")
+    assert found.score[["A", "B", "both", "C"]].tolist() == [1.0, -1.0, 0.0, 0.0]
+    assert found.images[["A", "B", "both", "C"]].tolist() == [4, 4, 8, 40]

@@ -25,6 +25,8 @@ from partcrop_lab.progress import bar
 
 PROJECTOR, BACKBONE = "projector", "backbone"
 SETS = ("A", "B", "C")
+OWN = {"A": ("A", "B"), "B": ("B", "A")}
+"""For each set the model that was trained on it, and the other."""
 PARTITION = {(True, False): "memorised", (True, True): "correlated", (False, True): "misrepresented"}
 UNASSOCIATED = "unassociated"
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -57,28 +59,29 @@ class DejaVu:
         """The deja vu score at several shares of most confident images, with 95 % bootstrap intervals over images.
 
         Returns:
-            One row per share and direction: share, direction ("A", "B": accuracy of the model trained on that set minus
-            the other's, each at the images of which it is itself most confident; "both", their mean; "C": model A minus
-            model B on the third set, which neither has seen), images, trained, other (accuracies), score, low, high.
+            One row per share and direction: share, direction, images, trained, other (accuracies, each at the images of
+            which that model is itself most confident), score (their difference), low, high. Directions: "A" and "B", of
+            the model trained on that set over the other; "both", their mean, in which it cancels that one model may be
+            the better one; "C", the same as "both" for the third set, every second image of which counts as A's and
+            the others as B's, so that 0 is right; where there is one model, on A and C over the classifier.
         """
         source = np.random.default_rng(seed_of("dejavu", seed))
-        sides = {name: self.table[self.table["set"] == name] for name in SETS}
-        models = {"A": ("A", "B"), "B": ("B", "A"), "C": ("A", "B")}
-        present = [name for name in SETS if len(sides[name])]
-        drawn = {name: _bootstrap_rows(len(sides[name]), source) for name in present}
+        sides = {name: some for name in SETS if len(some := self.table[self.table["set"] == name])}
+        directions = {name: [(sides[name], *models)] for name, models in OWN.items() if name in sides}
+        if {"A", "B"} <= directions.keys():
+            directions["both"] = [*directions["A"], *directions["B"]]
+        if "C" in sides:
+            halves = [(sides["C"][0::2], "A", "B"), (sides["C"][1::2], "B", "A")]
+            directions["C"] = halves if "both" in directions else [(sides["C"], "A", "B")]
+        drawn = {id(some): _bootstrap_rows(len(some), source) for parts in directions.values() for some, *_ in parts}
         rows = []
         for share in shares:
-            found = {name: _both(sides[name], *models[name], share) for name in present}
-            draws = {name: _resampled(sides[name], *models[name], share, drawn[name]) for name in present}
-            for name in present:
-                trained, other = found[name]
-                low, high = np.quantile(draws[name], (0.025, 0.975))
-                rows.append((share, name, len(sides[name]), trained, other, trained - other, low, high))
-            if {"A", "B"} <= found.keys():
-                trained, other = np.mean([found["A"], found["B"]], axis=0)
-                low, high = np.quantile((draws["A"] + draws["B"]) / 2, (0.025, 0.975))
-                n = len(sides["A"]) + len(sides["B"])
-                rows.append((share, "both", n, trained, other, trained - other, low, high))
+            for name, parts in directions.items():
+                trained, other = np.mean([_both(*part, share) for part in parts], axis=0)
+                gains = np.mean([_resampled(*part, share, drawn[id(part[0])]) for part in parts], axis=0)
+                low, high = np.quantile(gains, (0.025, 0.975))
+                n = sum(len(some) for some, *_ in parts)
+                rows.append((share, name, n, trained, other, trained - other, low, high))
         names = ["share", "direction", "images", "trained", "other", "score", "low", "high"]
         return pd.DataFrame(rows, columns=names)
 

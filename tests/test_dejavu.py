@@ -21,6 +21,7 @@ from partcrop_lab.dejavu import (
     largest_outside,
     one_model,
     periphery,
+    with_controls,
 )
 from partcrop_lab.dejavu import neighbours as neighbours_module
 from partcrop_lab.images import ImageSet
@@ -240,3 +241,34 @@ def test_on_the_third_set_the_better_of_two_models_does_not_score():
     found = DejaVu(pd.concat([*sides, table], ignore_index=True), {}, {}).scores((1.0,)).set_index("direction")
     assert found.score[["A", "B", "both", "C"]].tolist() == [1.0, -1.0, 0.0, 0.0]
     assert found.images[["A", "B", "both", "C"]].tolist() == [4, 4, 8, 40]
+
+
+def test_the_controls_stand_beside_the_score(pair, sets, tmp_path):
+    how = {"set_a": sets["A"], "set_b": sets["B"], "k": 20, "shares": (0.5, 1.0), "progress": False}
+    found, scores = with_controls(*pair, sets["public"], sets["C"], **how)
+    assert scores.what.tolist() == [w for w in ("deja vu", "third set", "untrained", "permuted") for _ in range(2)]
+    both = found.scores((0.5, 1.0)).query("direction == 'both'")
+    assert scores[scores.what == "deja vu"].score.tolist() == both.score.tolist()
+    paths = found.save(tmp_path / "images.csv", scores)
+    assert [path.name for path in paths] == ["images.csv", "images-scores.csv", "images.json"]
+    assert len(pd.read_csv(paths[0])) == len(found.table) and len(pd.read_csv(paths[1])) == 8
+
+
+def test_an_untrained_pair_has_untrained_projectors(pair, sets):
+    pixels, fresh = sets["A"].batch(slice(0, 2)), pair[0].untrained(3)
+    assert fresh.projections(pixels).shape == pair[0].projections(pixels).shape
+    assert torch.equal(fresh.projections(pixels), pair[0].untrained(3).projections(pixels))
+    assert not torch.equal(fresh.projections(pixels), pair[0].untrained(4).projections(pixels))
+
+
+def test_from_the_shell_two_encoders_are_compared(shell, sets, tmp_path):
+    small = {"projector": True, "progress": False, **TINY_VIT}
+    for name in "AB":
+        split = pl.member_split(sets[name], members=40)
+        pl.pretrain("simclr", split, 1, out=tmp_path / name, **small)
+    files = ["--encoder", tmp_path / "A" / "encoder.safetensors", "--other", tmp_path / "B" / "encoder.safetensors"]
+    public = ["--public", "partshapes", "--third", "partshapes"]
+    status, _, err = shell("dejavu", *files, "--quiet")
+    assert status == 2 and "is no twin of the zoo; name the images with --public" in err[-1]
+    status, _, err = shell("dejavu", *files, *public, "--quiet")
+    assert status == 2 and "share an image; they must be disjoint" in err[-1]

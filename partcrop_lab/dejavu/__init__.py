@@ -2,7 +2,7 @@
 
 from partcrop_lab.dejavu.neighbours import PublicIndex, confidence
 from partcrop_lab.dejavu.periphery import Periphery, largest_outside, periphery
-from partcrop_lab.dejavu.score import DejaVu, at_layer, deja_vu, one_model
+from partcrop_lab.dejavu.score import DejaVu, at_layer, deja_vu, one_model, with_controls
 
 __all__ = [
     "DejaVu",
@@ -14,4 +14,5 @@ __all__ = [
     "largest_outside",
     "one_model",
     "periphery",
+    "with_controls",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from partcrop_lab.encoders import Encoder
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
 from partcrop_lab.progress import bar
+from partcrop_lab.store import atomic, digest, write_json
 
 PROJECTOR, BACKBONE = "projector", "backbone"
 SETS = ("A", "B", "C")
@@ -84,6 +86,17 @@ class DejaVu:
                 rows.append((share, name, n, trained, other, trained - other, low, high))
         names = ["share", "direction", "images", "trained", "other", "score", "low", "high"]
         return pd.DataFrame(rows, columns=names)
+
+    def save(self, path: str | Path, scores: pd.DataFrame) -> list[Path]:
+        """Write the table of images to a .csv, and beside it the scores and what made them; returns the paths."""
+        path = Path(path)
+        paths = [path, path.with_name(f"{path.stem}-scores.csv"), path.with_suffix(".json")]
+        for place, table in zip(paths, (self.table, scores)):
+            with atomic(place) as temporary:
+                table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
+        unusable = {name: list(names) for name, names in self.unusable.items()}
+        write_json(paths[2], {**self.settings, "unusable": unusable, "data": digest(paths[0].read_bytes())})
+        return paths
 
     def partition(self) -> pd.DataFrame:
         """How many images of A and of B are memorised, correlated, misrepresented and unassociated, by set.
@@ -206,6 +219,49 @@ def one_model(
     }
     settings = {"encoders": [_named(encoder), _named(reference)], "layer": layer, "k": k, "permute": permute}
     return _judge(models, sets, public, encoder.image_size, least, settings | {"one_model": True}, progress)
+
+
+def with_controls(
+    encoder_a: Encoder,
+    encoder_b: Encoder,
+    public: ImageSet,
+    third: ImageSet,
+    *,
+    set_a: ImageSet | None = None,
+    set_b: ImageSet | None = None,
+    layer: str | int = PROJECTOR,
+    k: int = 100,
+    least: float = LEAST_SHARE,
+    shares: Sequence[float] = SHARES,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[DejaVu, pd.DataFrame]:
+    """`deja_vu`, and the same where nothing can be remembered: of untrained encoders, and with permuted labels.
+
+    Args:
+        encoder_a, encoder_b, public, third, set_a, set_b, layer, k, least, progress: as for `deja_vu`.
+        shares: of the most confident images that are scored.
+        seed: of untrained weights, permutation and resampling.
+
+    Returns:
+        The result, and the scores in both directions as `DejaVu.scores` gives them, with a column `what`: "deja vu",
+        "third set", "untrained" (encoders, and projectors, of the same architecture) and "permuted" (public labels).
+    """
+    sets = {"set_a": set_a or encoder_a.split.members, "set_b": set_b or encoder_b.split.members}
+    how = {**sets, "k": k, "least": least, "progress": progress}
+    found = deja_vu(encoder_a, encoder_b, public, third, layer=layer, **how)
+    seeds = [seed_of("dejavu untrained", seed, place) % 2**31 for place in range(2)]
+    untrained = [one.untrained(its) for one, its in zip((encoder_a, encoder_b), seeds, strict=True)]
+    controls = {
+        "untrained": deja_vu(*untrained, public, layer=layer, **how),
+        "permuted": deja_vu(encoder_a, encoder_b, public, layer=layer, permute=seed, **how),
+    }
+    scores, named = found.scores(shares, seed), {"both": "deja vu", "C": "third set"}
+    tables = [scores[scores["direction"] == direction].assign(what=what) for direction, what in named.items()]
+    for what, control in controls.items():
+        one = control.scores(shares, seed)
+        tables.append(one[one["direction"] == "both"].assign(what=what))
+    return found, pd.concat(tables, ignore_index=True)
 
 
 Voter = Callable[[Tensor], Tensor]

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from partcrop_lab import store
-from partcrop_lab.devices import default_device, resolve_precision
+from partcrop_lab.devices import default_device, resolve_precision, seed_of
 from partcrop_lab.encoders.backbone import Architecture, Tokens, called_tokens, explicit_attention, grid, timm_tokens
 from partcrop_lab.encoders.checkpoint import METADATA, halved, write_weights
-from partcrop_lab.encoders.recipes import MaskedObjective
+from partcrop_lab.encoders.recipes import MaskedObjective, make_recipe
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import MembershipSplit
 from partcrop_lab.images.resample import resize
@@ -359,10 +359,17 @@ class Encoder:
         card = {"recipe": self.card.get("recipe"), "seed": seed}
         decoder = None if self.decoder is None else self.decoder.recipe.objective(self.image_size, seed)
         model = architecture.build(seed) if decoder is None else decoder.backbone
-        same["decoder"] = decoder
+        same |= {"decoder": decoder, "projector": self._untrained_projector(seed)}
         control = Encoder(model, name=name, architecture=architecture, card=card, **same)
         control.untrained_note = note
         return control
+
+    def _untrained_projector(self, seed: int) -> nn.Module | None:
+        if self.projector is None:
+            return None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of("projector", seed))
+            return make_recipe(self.card["recipe"], **self.card["settings"]).head(self.width)
 
     def save(self, path: str | Path) -> None:
         """Write the weights in half precision, with all that loads them again, as a safetensors file.

@@ -16,13 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
+from grid import grow
 from PIL import Image
-from tqdm.auto import tqdm
 
 import partcrop_lab as pl
 from partcrop_lab.devices import generator
 from partcrop_lab.images.resample import resize
-from partcrop_lab.store import atomic
 
 CSV = Path(__file__).with_suffix(".csv")
 SPARE = 10  # images drawn beyond those needed, since near duplicates are dropped
@@ -145,6 +144,10 @@ def row(scenario: str, rep: int, result: pl.AuditResult) -> dict:
     }
 
 
+def audited(pool: pl.ImageSet, scenario: str, rep: int) -> list[dict]:
+    return [row(scenario, rep, null_audit(pool, rep) if scenario == NULL else power_audit(pool, scenario, rep))]
+
+
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """How often each verdict was given, per scenario."""
     counts = rows.groupby("scenario").outcome.value_counts().unstack(fill_value=0)
@@ -160,15 +163,9 @@ def main(
 ) -> None:
     torch.set_num_threads(1)
     pool = pl.load_images(images, size=32)
-    rows = pd.read_csv(out).to_dict("records") if out.exists() else []
-    done = {(r["scenario"], r["rep"]) for r in rows}
     wanted = [(NULL, rep) for rep in range(nulls)] + [(s, rep) for rep in range(reps) for s in EXPECTED]
-    for scenario, rep in tqdm([job for job in wanted if job not in done], desc="audits"):
-        result = null_audit(pool, rep) if scenario == NULL else power_audit(pool, scenario, rep)
-        rows.append(row(scenario, rep, result))
-        with atomic(out) as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False)
-    print(summary(pd.DataFrame(rows)).to_string())
+    rows = grow(out, ("scenario", "rep"), {job: (pool, *job) for job in wanted}, audited)
+    print(summary(rows).to_string())
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from partcrop_lab import AuditResult, Comparison, Encoder, ImageSet, MembershipSplit
     from partcrop_lab.attacks import Attack
     from partcrop_lab.defenses import Defense
+    from partcrop_lab.dejavu import DejaVu
 
 FAULT, BAD, EXCEEDED, CONFOUNDED, INTERRUPTED = 1, 2, 3, 4, 130
 DEBUG_VARIABLE = "PARTCROP_LAB_DEBUG"
@@ -618,7 +619,7 @@ def _pair_images(one: Encoder, two: Encoder, name: str, source: str | None) -> I
     return load_again(two.split.nonmembers.source, pair["held_out"])
 
 
-def _dejavu_text(found: Any, scores: pd.DataFrame) -> str:
+def _dejavu_text(found: DejaVu, scores: pd.DataFrame) -> str:
     rows = [("confident", "score of", "images", "trained", "other", "score", "95 % interval")]
     for one in scores.itertuples():
         score = f"{one.trained:.3f}", f"{one.other:.3f}", f"{one.score:+.3f}", f"{one.low:+.3f} to {one.high:+.3f}"

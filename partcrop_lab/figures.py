@@ -26,7 +26,7 @@ from partcrop_lab.encoders.zoo import zoo_dir
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, MembershipSplit, load_images, member_split
 from partcrop_lab.progress import bar
-from partcrop_lab.store import atomic, digest, write_json
+from partcrop_lab.store import atomic, digest, write_csv, write_json
 
 PRESET = "classroom"
 ZOO = ("zoo:mae", "zoo:dino", "zoo:mocov3")
@@ -349,8 +349,7 @@ def _save(drawn: Drawn, out: Path, stem: str, name: str) -> list[Path]:
         drawn.figure.savefig(file, dpi=300, format="png", metadata={"Software": None})
     with atomic(pdf) as file:
         drawn.figure.savefig(file, format="pdf", metadata={"CreationDate": None})
-    with atomic(csv) as file:
-        drawn.table.to_csv(file, index=False, float_format="%.5g", lineterminator="\n")
+    write_csv(csv, drawn.table)
     about = {
         "figure": stem,
         "alt": drawn.alt,

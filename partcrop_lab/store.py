@@ -13,15 +13,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from partcrop_lab.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CACHE_VARIABLE = "PARTCROP_LAB_CACHE"
 
@@ -103,6 +106,21 @@ def read_json(path: str | Path) -> Any:
         raise BadInput(f"{path}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not a JSON file ({error})") from error
+
+
+def with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they were before they went through JSON, where tuples become lists.
+
+    >>> with_tuples({"scale": [0.2, 1.0], "crops": 3})
+    {'scale': (0.2, 1.0), 'crops': 3}
+    """
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically: five digits, no index, the same bytes on every system."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
 
 
 def cached_arrays(room: str, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from partcrop_lab.errors import BadInput
 from partcrop_lab.progress import bar
-from partcrop_lab.store import cached_arrays, digest
+from partcrop_lab.store import cached_arrays, digest, with_tuples
 
 if TYPE_CHECKING:
     from partcrop_lab.encoders import Encoder
@@ -161,5 +161,5 @@ def make_attack(name: str, **settings: Any) -> Attack:
 
 def attack_from(settings: Mapping[str, Any]) -> Attack:
     """The attack that `Attack.settings` describes, also as it is read from a file, where tuples have become lists."""
-    own = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    own = with_tuples(settings)
     return make_attack(own.pop("attack"), **own)

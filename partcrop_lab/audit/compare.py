@@ -20,7 +20,7 @@ from partcrop_lab.encoders import Encoder
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import MembershipSplit
 from partcrop_lab.progress import bar
-from partcrop_lab.store import atomic, digest, write_json
+from partcrop_lab.store import digest, write_csv, write_json
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class Comparison:
         path = Path(path)
         paths = [path, path.with_name(f"{path.stem}-pairs.csv"), path.with_suffix(".json")]
         for place, table in zip(paths, (self.table, self.pairs)):
-            with atomic(place) as temporary:
-                table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
+            write_csv(place, table)
         audits = [{**one.settings, "verdict": one.verdict} for one in self.results.values()]
         write_json(paths[2], {"audits": audits, "code": code_digest(), "data": digest(path.read_bytes())})
         return paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from partcrop_lab.encoders import Encoder, pretrain
 from partcrop_lab.encoders.recipes import Recipe, make_recipe
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, MembershipSplit
+from partcrop_lab.store import with_tuples
 
 DEFENSES: dict[str, type[Defense]] = {}
 """Every defence by its name; `register` adds to it."""
@@ -81,19 +83,7 @@ class Defense(ABC):
         return encoder, self.hindered(attack)
 
 
-ENGINE = (
-    "checkpoint_every",
-    "device",
-    "precision",
-    "progress",
-    "keep",
-    "projector",
-    "decoder",
-    "devices",
-    "nodes",
-    "stop",
-    "privacy",
-)
+ENGINE = set(inspect.signature(pretrain).parameters)
 """Keywords of `pretrain` that are no settings of the recipe."""
 
 
@@ -143,7 +133,7 @@ def make_defense(name: str, **settings: Any) -> Defense:
 
 def defense_from(settings: Mapping[str, Any]) -> Defense:
     """The defence that `Defense.settings` describes, also as it is read from a file."""
-    own = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    own = with_tuples(settings)
     return make_defense(own.pop("defense"), **own)
 
 

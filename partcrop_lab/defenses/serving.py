@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,12 +20,13 @@ from partcrop_lab.encoders import Encoder
 from partcrop_lab.encoders.backbone import Architecture
 from partcrop_lab.encoders.recorded import as_bytes
 from partcrop_lab.errors import BadInput
+from partcrop_lab.images.resample import as_floats
 
 Ask = Callable[[Tensor], Tensor]
 """Answers, rows of vectors (..., D), to a batch of images."""
 
 
-class _Through(Encoder):
+class _Through(Encoder, ABC):
     """An encoder that is asked through something: a service that changes answers, an attacker who averages them."""
 
     def __init__(self, inner: Encoder) -> None:
@@ -36,9 +37,9 @@ class _Through(Encoder):
     def _stream(self, images: Tensor, head: Callable[..., Tensor], whole: bool) -> Tensor:
         return self.answer(lambda some: self.inner._stream(some, head, whole), images)
 
+    @abstractmethod
     def answer(self, ask: Ask, images: Tensor) -> Tensor:
         """The answers to `images`, by asking the encoder within."""
-        raise NotImplementedError
 
     def masked_losses(self, images: Tensor, sources: Any, masks: int) -> Tensor:
         """Refused: what is served are features.
@@ -105,7 +106,7 @@ class Averaged(_Through):
 
     def answer(self, ask: Ask, images: Tensor) -> Tensor:
         """The mean over the times."""
-        pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        pixels = as_floats(images)
         return torch.stack([ask((pixels + _shaken(pixels, time)).clamp(0, 1)) for time in range(self.times)]).mean(0)
 
     def untrained(self, seed: int) -> Encoder:
@@ -130,7 +131,7 @@ class AnswerDefense(Defense):
 
     stage: ClassVar[str] = "serving"
     averaging: ClassVar[int] = 8
-    """How often an attacker who knows the defence asks each image."""
+    """How often an attacker who knows the defence asks each image; 1 where more answers tell no more."""
 
     def wrap(self, encoder: Encoder) -> Encoder:
         """The encoder, its answers changed."""
@@ -141,8 +142,8 @@ class AnswerDefense(Defense):
         """What is answered for vectors (B, ..., D), all of them to `images` (B, 3, S, S)."""
 
     def adaptive(self, encoder: Encoder, attack: Attack) -> tuple[Encoder, Attack]:
-        """Answers to hardly different images are averaged."""
-        return Averaged(encoder, self.averaging), attack
+        """Answers to hardly different images are averaged, where that undoes anything."""
+        return encoder if self.averaging == 1 else Averaged(encoder, self.averaging), attack
 
 
 def _size(vectors: Tensor) -> Tensor:
@@ -230,10 +231,6 @@ class TopK(AnswerDefense):
         kept = answers.abs().topk(max(1, round(self.share * answers.shape[-1])), dim=-1).indices
         return torch.zeros_like(answers).scatter(-1, kept, answers.gather(-1, kept))
 
-    def adaptive(self, encoder: Encoder, attack: Attack) -> tuple[Encoder, Attack]:
-        """Nothing is known that would undo it."""
-        return encoder, attack
-
 
 @register
 @dataclass(frozen=True)
@@ -272,18 +269,8 @@ class EarlierLayer(Defense):
         cut = shorter.build()
         weights = model.state_dict()
         cut.load_state_dict({name: weights[name] for name in cut.state_dict()})
-        return Encoder(
-            cut,
-            name=f"{encoder.name}, {self.label}",
-            image_size=encoder.image_size,
-            mean=encoder.mean,
-            std=encoder.std,
-            pooling=encoder.pooling,
-            precision="bf16" if encoder.dtype == torch.bfloat16 else "fp32",
-            device=encoder.device,
-            architecture=shorter,
-            card=encoder.card | {"served": self.settings},
-        )
+        card = encoder.card | {"served": self.settings}
+        return encoder.like(cut, name=f"{encoder.name}, {self.label}", architecture=shorter, card=card)
 
 
 @register

@@ -15,13 +15,12 @@ from partcrop_lab.audit.kept import code_digest
 from partcrop_lab.audit.stats import interval, over_seeds
 from partcrop_lab.defenses.base import Defense, defended
 from partcrop_lab.encoders import Encoder
-from partcrop_lab.encoders.utility import knn, probed
+from partcrop_lab.encoders.utility import judged
 from partcrop_lab.images import ImageSet, MembershipSplit
 from partcrop_lab.progress import bar
-from partcrop_lab.store import atomic, digest, write_json
+from partcrop_lab.store import atomic, digest, write_csv, write_json
 
 UNDEFENDED = "none"
-MEASURES = ("auc", "tpr_at_1_fpr")
 
 
 def tradeoff(
@@ -93,10 +92,10 @@ def _about(encoder: Encoder, guarded: Encoder, defense: Defense | None) -> dict[
 
 def _use(encoder: Encoder, train: ImageSet, test: ImageSet) -> dict[str, float]:
     """Accuracies on `test`; the interval of the probe's is the normal one over the images."""
-    right = probed(encoder, train, test)
+    right, near = judged(encoder, train, test)
     mean, error = float(right.mean()), float(right.std(ddof=1) / len(right) ** 0.5)
     value, low, high = interval(mean, error)
-    return {"probe": value, "probe_low": low, "probe_high": high, "knn": knn(encoder, train, test)}
+    return {"probe": value, "probe_low": low, "probe_high": high, "knn": near}
 
 
 def _found(row: pd.Series) -> dict[str, Any]:
@@ -125,8 +124,7 @@ def save_tradeoff(table: pd.DataFrame, path: str | Path) -> list[Path]:
     from partcrop_lab import plots  # a room below this one; only its figure is drawn here
 
     paths = [Path(path).with_suffix(suffix) for suffix in (".csv", ".png", ".json")]
-    with atomic(paths[0]) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
+    write_csv(paths[0], table)
     panels = table["recipe"].nunique()
     draw = lambda figure: plots.tradeoff(table, figure.subplots(1, panels, squeeze=False)[0])  # noqa: E731
     with atomic(paths[1]) as temporary:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from partcrop_lab.defenses import EarlierLayer
@@ -20,10 +18,11 @@ from partcrop_lab.dejavu.neighbours import PublicIndex, confidence
 from partcrop_lab.dejavu.periphery import CORNER, LEAST_SHARE, Periphery, periphery
 from partcrop_lab.devices import seed_of
 from partcrop_lab.encoders import Encoder
+from partcrop_lab.encoders.utility import classifier
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
 from partcrop_lab.progress import bar
-from partcrop_lab.store import atomic, digest, write_json
+from partcrop_lab.store import digest, write_csv, write_json
 
 PROJECTOR, BACKBONE = "projector", "backbone"
 SETS = ("A", "B", "C")
@@ -92,8 +91,7 @@ class DejaVu:
         path = Path(path)
         paths = [path, path.with_name(f"{path.stem}-scores.csv"), path.with_suffix(".json")]
         for place, table in zip(paths, (self.table, scores)):
-            with atomic(place) as temporary:
-                table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
+            write_csv(place, table)
         unusable = {name: list(names) for name, names in self.unusable.items()}
         write_json(paths[2], {**self.settings, "unusable": unusable, "data": digest(paths[0].read_bytes())})
         return paths
@@ -110,10 +108,15 @@ class DejaVu:
 
     def association(self) -> pd.Series:
         """For each row of the table of A and B what `partition` counts it as; of C None."""
-        own = self.table["right_A"].where(self.table["set"] == "A", self.table["right_B"])
-        other = self.table["right_B"].where(self.table["set"] == "A", self.table["right_A"])
-        named = [PARTITION.get((bool(one), bool(two)), UNASSOCIATED) for one, two in zip(own, other, strict=True)]
+        rights = zip(*self._rights(self.table), strict=True)
+        named = [PARTITION.get((bool(own), bool(other)), UNASSOCIATED) for own, other in rights]
         return pd.Series(named, self.table.index).where(self.table["set"] != "C", None)
+
+    @staticmethod
+    def _rights(some: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+        """Whether the model trained on each image of A or B is right, and whether the other is."""
+        in_a = some["set"] == "A"
+        return some["right_A"].where(in_a, some["right_B"]), some["right_B"].where(in_a, some["right_A"])
 
     def memorisation(self) -> pd.Series:
         """For each image by name: votes for its class under the model trained on it minus under the other, in [-1, 1].
@@ -126,8 +129,7 @@ class DejaVu:
     def by_class(self) -> pd.DataFrame:
         """The score of each class over all of its images in A and B: label, images, trained, other, score."""
         some = self.table[self.table["set"].isin(["A", "B"])]
-        own = some["right_A"].where(some["set"] == "A", some["right_B"])
-        other = some["right_B"].where(some["set"] == "A", some["right_A"])
+        own, other = self._rights(some)
         grouped = pd.DataFrame({"label": some["label"], "trained": own, "other": other}).groupby("label")
         table = grouped.mean().assign(images=grouped.size())
         return table.assign(score=table["trained"] - table["other"]).reset_index()
@@ -170,14 +172,9 @@ def deja_vu(
     """
     members = (set_a or encoder_a.split.members, set_b or encoder_b.split.members)
     sets = {name: images for name, images in zip(SETS, (*members, third), strict=True) if images is not None}
-    _check(sets, public)
-    labels, classes = _public_labels(public, permute), _classes(sets, public)
-    models = {
-        name: lambda encoder=encoder: _voter(encoder, layer, public, labels, k, classes)
-        for name, encoder in (("A", encoder_a), ("B", encoder_b))
-    }
-    settings = {"encoders": [_named(encoder_a), _named(encoder_b)], "layer": layer, "k": k, "permute": permute}
-    return _judge(models, sets, public, encoder_a.image_size, least, settings, progress)
+    models = {name: partial(_voter, one, layer, public, k) for name, one in (("A", encoder_a), ("B", encoder_b))}
+    settings = {"encoders": [_named(encoder_a), _named(encoder_b)], "layer": layer, "k": k}
+    return _judge(models, sets, public, encoder_a.image_size, least, permute, settings, progress)
 
 
 def one_model(
@@ -211,14 +208,12 @@ def one_model(
         BadInput: as `deja_vu`, or public images without backgrounds.
     """
     sets = {"A": members or encoder.split.members} | ({} if third is None else {"C": third})
-    _check(sets, public)
-    labels, classes = _public_labels(public, permute), _classes(sets, public)
     models = {
-        "A": lambda: _voter(encoder, layer, public, labels, k, classes),
-        "B": lambda: _classifier(reference, public, labels, classes, least),
+        "A": partial(_voter, encoder, layer, public, k),
+        "B": partial(_classifier, reference, public, least),
     }
-    settings = {"encoders": [_named(encoder), _named(reference)], "layer": layer, "k": k, "permute": permute}
-    return _judge(models, sets, public, encoder.image_size, least, settings | {"one_model": True}, progress)
+    settings = {"encoders": [_named(encoder), _named(reference)], "layer": layer, "k": k, "one_model": True}
+    return _judge(models, sets, public, encoder.image_size, least, permute, settings, progress)
 
 
 def with_controls(
@@ -269,22 +264,25 @@ Voter = Callable[[Tensor], Tensor]
 
 
 def _judge(
-    models: dict[str, Callable[[], Voter]],
+    models: dict[str, Callable[[np.ndarray, int], Voter]],
     sets: dict[str, ImageSet],
     public: ImageSet,
     size: int,
     least: float,
+    permute: int | None,
     settings: dict[str, Any],
     progress: bool,
 ) -> DejaVu:
-    """What models, each made when it is its turn, say of all sets' backgrounds, resized to `size`."""
+    """What models, each made of the public labels and the number of classes, say of backgrounds resized to `size`."""
+    _check(sets, public)
+    labels, classes = _public_labels(public, permute), _classes(sets, public)
     found = {name: periphery(images, least) for name, images in sets.items()}
     for name, one in found.items():
         if not len(one.images):
             raise BadInput(f"no image of set {name} has a background of {least:g} of its side; lower least=")
     columns: dict[str, dict[str, np.ndarray]] = {name: {} for name in sets}
     for model, make in bar(models.items(), "models", shown=progress):
-        vote = make()
+        vote = make(labels, classes)
         for name, one in found.items():
             votes = torch.cat([vote(batch) for batch in one.crops(size)])
             columns[name] |= _judged(votes, torch.as_tensor(one.images.labels), model)
@@ -293,6 +291,7 @@ def _judge(
         "public": {"images": len(public), "digest": public.digest},
         "sets": {name: {"images": len(images), "digest": images.digest} for name, images in sets.items()},
         "least": least,
+        "permute": permute,
         "corners": sum(kind == CORNER for one in found.values() for kind in one.kinds),
     }
     unusable = {name: one.unusable for name, one in found.items()}
@@ -313,22 +312,21 @@ def _classes(sets: dict[str, ImageSet], public: ImageSet) -> int:
     return 1 + max(int(images.labels.max()) for images in (*sets.values(), public))
 
 
-def _voter(encoder: Encoder, layer: str | int, public: ImageSet, labels: np.ndarray, k: int, classes: int) -> Voter:
+def _voter(encoder: Encoder, layer: str | int, public: ImageSet, k: int, labels: np.ndarray, classes: int) -> Voter:
     """The votes of the nearest public images."""
     asked = at_layer(encoder, layer)
     index = PublicIndex(torch.cat([asked(batch) for batch in public.batches()]), labels)
     return lambda crops: index.votes(asked(crops), k, classes)
 
 
-def _classifier(reference: Encoder, public: ImageSet, labels: np.ndarray, classes: int, least: float) -> Voter:
+def _classifier(reference: Encoder, public: ImageSet, least: float, labels: np.ndarray, classes: int) -> Voter:
     """The probabilities of a logistic regression on the public images' backgrounds."""
     own = periphery(public, least)
     if not len(own.images):
         raise BadInput(f"no public image has a background of {least:g} of its side; lower least=")
     label_of = dict(zip(public.names, labels.tolist(), strict=True))
     X = torch.cat([reference.vectors(batch, "mean").cpu() for batch in own.crops(reference.image_size)]).numpy()
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    fitted.fit(X, [label_of[name] for name in own.images.names])
+    fitted = classifier().fit(X, [label_of[name] for name in own.images.names])
 
     def vote(crops: Tensor) -> Tensor:
         found = torch.zeros(len(crops), classes)
@@ -388,10 +386,10 @@ def _rows(name: str, one: Periphery, columns: dict[str, np.ndarray]) -> pd.DataF
 
 
 def _most(sure: np.ndarray, share: float) -> np.ndarray:
-    """Places of the `share` of most confident ones, at least one; ties by their order."""
+    """Places (..., k) of the `share` of most confident ones of (..., n), at least one; ties by their order."""
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}; it must be above 0 and at most 1")
-    return np.argsort(-sure, kind="stable")[: max(1, round(share * len(sure)))]
+    return np.argsort(-sure, axis=-1, kind="stable")[..., : max(1, round(share * sure.shape[-1]))]
 
 
 def _both(some: pd.DataFrame, trained: str, other: str, share: float) -> tuple[float, float]:
@@ -407,10 +405,8 @@ def _bootstrap_rows(n: int, source: np.random.Generator) -> np.ndarray:
 
 def _resampled(some: pd.DataFrame, trained: str, other: str, share: float, drawn: np.ndarray) -> np.ndarray:
     """The score of each resample of the images: (draws,)."""
-    kept = max(1, round(share * len(some)))
     gains = []
     for model in (trained, other):
         sure, right = some[f"sure_{model}"].to_numpy()[drawn], some[f"right_{model}"].to_numpy()[drawn]
-        first = np.argsort(-sure, axis=1, kind="stable")[:, :kept]
-        gains.append(np.take_along_axis(right, first, 1).mean(1))
+        gains.append(np.take_along_axis(right, _most(sure, share), 1).mean(1))
     return gains[0] - gains[1]

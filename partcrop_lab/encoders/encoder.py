@@ -21,7 +21,7 @@ from partcrop_lab.encoders.checkpoint import METADATA, halved, write_weights
 from partcrop_lab.encoders.recipes import MaskedObjective, make_recipe
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import MembershipSplit
-from partcrop_lab.images.resample import resize
+from partcrop_lab.images.resample import as_floats, resize
 
 POOLINGS = ("cls", "mean")
 BUDGET = {"cpu": 2**18}
@@ -221,8 +221,7 @@ class Encoder:
         return features
 
     def _prepare(self, images: Tensor, side: int) -> Tensor:
-        images = images.to(self.device)
-        pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        pixels = as_floats(images.to(self.device))
         if pixels.shape[-2:] != (side, side):
             pixels = resize(pixels, side)
         return torch.addcmul(self._shift, pixels, self._scale).to(self.dtype)
@@ -339,18 +338,27 @@ class Encoder:
             raise BadInput(f"encoder {self.name} carries no split; give one with --split or pl.MembershipSplit.load")
         return MembershipSplit.from_record(self.card["split"])
 
+    def like(self, model: nn.Module | Callable[[Tensor], Any], **keywords: Any) -> Encoder:
+        """Another model with this encoder's preprocessing, pooling, precision and device.
+
+        Args:
+            model: as of `Encoder`.
+            keywords: further ones of `Encoder`, name= among them.
+        """
+        same = {"image_size": self.image_size, "mean": self.mean, "std": self.std, "device": self.device}
+        same |= {"pooling": self._asked_pooling, "precision": "bf16" if self.dtype == torch.bfloat16 else "fp32"}
+        return Encoder(model, **same, **keywords)
+
     def untrained(self, seed: int) -> Encoder:
         """The random-encoder control: same architecture and preprocessing, weights that depend on the seed alone.
 
         A callable without its own factory is stood in for by a random ViT-Ti of the same image side; the result's
         `untrained_note` says which of the two it is.
         """
-        same = {"image_size": self.image_size, "mean": self.mean, "std": self.std, "device": self.device}
-        same |= {"pooling": self._asked_pooling, "precision": "bf16" if self.dtype == torch.bfloat16 else "fp32"}
         name = f"untrained {self.name}, seed {seed}"
         if self._factory is not None:
             key = store.digest(self._asked_digest or uuid.uuid4().hex, "untrained", seed)
-            return Encoder(self._factory(seed), name=name, digest=key, patch=self._asked_patch, **same)
+            return self.like(self._factory(seed), name=name, digest=key, patch=self._asked_patch)
         architecture, note = self.architecture, self.untrained_note
         if architecture is None:
             patch = next(p for p in (8, 16, 4, 2, 1) if self.image_size % p == 0 and self.image_size // p >= 4)
@@ -359,8 +367,8 @@ class Encoder:
         card = {"recipe": self.card.get("recipe"), "seed": seed}
         decoder = None if self.decoder is None else self.decoder.recipe.objective(self.image_size, seed)
         model = architecture.build(seed) if decoder is None else decoder.backbone
-        same |= {"decoder": decoder, "projector": self._untrained_projector(seed)}
-        control = Encoder(model, name=name, architecture=architecture, card=card, **same)
+        heads = {"decoder": decoder, "projector": self._untrained_projector(seed)}
+        control = self.like(model, name=name, architecture=architecture, card=card, **heads)
         control.untrained_note = note
         return control
 

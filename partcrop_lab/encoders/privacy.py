@@ -100,16 +100,17 @@ class Privacy:
     def _orders(self) -> dict[str, list[int]]:
         return {"alphas": ORDERS} if self.accountant == "rdp" else {}
 
-    def guarantee(self, objective: Objective, batches: int, steps: int) -> str:
-        """What is guaranteed after so many steps, in one sentence."""
+    def spent(self, objective: Objective, batches: int, steps: int) -> tuple[float | None, str]:
+        """The epsilon of so many steps, None where there is none, and what is guaranteed, in one sentence."""
         why = not_separable(objective)
         if why:
-            return f"no formal guarantee: {why}"
+            return None, f"no formal guarantee: {why}"
+        epsilon = self.epsilon(batches, steps)
         supposes = "" if self.secret else ", if nobody knows the seed"
-        spent = f"({self.epsilon(batches, steps):.3g}, {self.delta:g})"
+        pair = f"({epsilon:.3g}, {self.delta:g})"
         counted = f"Opacus' {self.accountant.upper()} accountant with Poisson sampling{supposes}"
-        return (
-            f"{spent}-differential privacy of each image for the weights, by {counted}; not for the losses in log and "
+        return epsilon, (
+            f"{pair}-differential privacy of each image for the weights, by {counted}; not for the losses in log and "
             "card, nor for choices made by looking at results"
         )
 

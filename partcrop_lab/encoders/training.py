@@ -315,9 +315,9 @@ class _Run:
     @property
     def _identity(self) -> str:
         """What must not differ between a run and its continuation."""
-        several = [self.world] if self.world > 1 else [asdict(self.privacy)] if self.privacy else []
+        more = [self.world] if self.world > 1 else [asdict(self.privacy)] if self.privacy else []
         settings = asdict(self.recipe)
-        return store.digest(self.recipe.name, settings, self.images.digest, self.seed, self.precision, *several)
+        return store.digest(self.recipe.name, settings, self.images.digest, self.seed, self.precision, *more)
 
     def _save(self) -> None:
         state = {"identity": self._identity, "epoch": len(self.log)}
@@ -392,8 +392,7 @@ def _encoder(run: _Run, split: MembershipSplit | None, precision: str, projector
     }
     if run.privacy:
         steps = run.batches * len(run.log)
-        told = run.privacy.guarantee(run.objective, run.batches, steps)
-        epsilon = run.privacy.epsilon(run.batches, steps) if run.separable else None
+        epsilon, told = run.privacy.spent(run.objective, run.batches, steps)
         card["privacy"] = {**asdict(run.privacy), "steps": steps, "epsilon": epsilon, "guarantee": told}
     if run.world > 1:
         card |= {"devices": run.devices, "nodes": run.nodes}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -13,6 +13,9 @@ from torch.nn.functional import normalize
 from partcrop_lab.encoders.encoder import Encoder
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
+
+NEIGHBOURS, TEMPERATURE = 20, 0.07
+"""Of the vote of nearest neighbours."""
 
 
 def embed(encoder: Encoder, images: ImageSet, pooling: str | None = "mean") -> Tensor:
@@ -35,9 +38,26 @@ def probed(encoder: Encoder, train: ImageSet, test: ImageSet) -> np.ndarray:
     Raises:
         BadInput: images without labels.
     """
-    labels, truth = _labels(train), _labels(test)
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    return probe.fit(embed(encoder, train).numpy(), labels).predict(embed(encoder, test).numpy()) == truth
+    return _probed(embed(encoder, train), _labels(train), embed(encoder, test), _labels(test))
+
+
+def judged(encoder: Encoder, train: ImageSet, test: ImageSet) -> tuple[np.ndarray, float]:
+    """What `probed` and `knn` give, the images embedded once for both.
+
+    Raises:
+        BadInput: images without labels.
+    """
+    sides = embed(encoder, train), _labels(train), embed(encoder, test), _labels(test)
+    return _probed(*sides), _knn(*sides)
+
+
+def classifier() -> Pipeline:
+    """The logistic regression that all probes are, on standardised features."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+
+
+def _probed(train: Tensor, labels: np.ndarray, test: Tensor, truth: np.ndarray) -> np.ndarray:
+    return classifier().fit(train.numpy(), labels).predict(test.numpy()) == truth
 
 
 def gain(right: np.ndarray, others: np.ndarray) -> tuple[float, float, float]:
@@ -56,7 +76,13 @@ def gain(right: np.ndarray, others: np.ndarray) -> tuple[float, float, float]:
     return float(mean), float(mean - half), float(mean + half)
 
 
-def knn(encoder: Encoder, train: ImageSet, test: ImageSet, neighbours: int = 20, temperature: float = 0.07) -> float:
+def knn(
+    encoder: Encoder,
+    train: ImageSet,
+    test: ImageSet,
+    neighbours: int = NEIGHBOURS,
+    temperature: float = TEMPERATURE,
+) -> float:
     """Accuracy in [0, 1] of the vote of the nearest `train` images, each weighted by exp(cosine / temperature).
 
     The evaluation of DINO (arXiv 2104.14294).
@@ -64,8 +90,20 @@ def knn(encoder: Encoder, train: ImageSet, test: ImageSet, neighbours: int = 20,
     Raises:
         BadInput: images without labels.
     """
-    labels, truth = torch.as_tensor(_labels(train)), torch.as_tensor(_labels(test))
-    cosine = normalize(embed(encoder, test), dim=1) @ normalize(embed(encoder, train), dim=1).T
+    sides = embed(encoder, train), _labels(train), embed(encoder, test), _labels(test)
+    return _knn(*sides, neighbours, temperature)
+
+
+def _knn(
+    train: Tensor,
+    labels: np.ndarray,
+    test: Tensor,
+    truth: np.ndarray,
+    neighbours: int = NEIGHBOURS,
+    temperature: float = TEMPERATURE,
+) -> float:
+    labels, truth = torch.as_tensor(labels), torch.as_tensor(truth)
+    cosine = normalize(test, dim=1) @ normalize(train, dim=1).T
     near, rows = cosine.topk(min(neighbours, len(labels)), dim=1)
     votes = torch.zeros(len(truth), int(labels.max()) + 1)
     votes.scatter_add_(1, labels[rows], (near / temperature).exp())

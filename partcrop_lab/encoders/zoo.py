@@ -15,7 +15,7 @@ from partcrop_lab import store
 from partcrop_lab.encoders.encoder import Encoder
 from partcrop_lab.encoders.load import load_encoder
 from partcrop_lab.encoders.training import kept_path, pretrain
-from partcrop_lab.encoders.utility import gain, knn, probed
+from partcrop_lab.encoders.utility import gain, judged
 from partcrop_lab.encoders.zoo_entries import PROBE, ZOO, ZooEntry
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import load_images
@@ -157,7 +157,7 @@ def utility(encoder: Encoder, seed: int = 0) -> dict[str, Any]:
     images = load_images(**PROBE, size=encoder.image_size)
     train, test = images.subset(slice(0, len(images) // 2)), images.subset(slice(len(images) // 2, None))
     untrained = encoder.untrained(seed)
-    right, others = probed(encoder, train, test), probed(untrained, train, test)
+    (right, near), (others, others_near) = (judged(one, train, test) for one in (encoder, untrained))
     return {
         "images": PROBE,
         "train": len(train),
@@ -165,8 +165,8 @@ def utility(encoder: Encoder, seed: int = 0) -> dict[str, Any]:
         "linear_probe": float(right.mean()),
         "untrained_linear_probe": float(others.mean()),
         "gain": gain(right, others),
-        "knn": knn(encoder, train, test),
-        "untrained_knn": knn(untrained, train, test),
+        "knn": near,
+        "untrained_knn": others_near,
     }
 
 

@@ -6,13 +6,11 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from partcrop_lab.errors import BadInput
 
 SMALLEST_SIDE = 8
-ORIENTATION = 0x0112
-"""The EXIF tag; from 5 on, width and height are exchanged."""
 
 Encoded = Path | bytes | Image.Image
 """An image before decoding: a file, a file's bytes, or what another library decoded."""
@@ -31,7 +29,7 @@ def shape_of(encoded: Encoded) -> tuple[int, int]:
     """Width and height in pixels, EXIF orientation applied; (1, 1) where it is not readable."""
     try:
         with _open(encoded) as image:
-            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # width and height are exchanged
             return (image.height, image.width) if turned else (image.width, image.height)
     except Exception:  # what is wrong with the file is said when it is decoded
         return 1, 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +133,15 @@ def _class_names(path: Path, wnids: Sequence[str]) -> tuple[str, ...]:
     if not words.is_file():
         return tuple(wnids)
     table = dict(line.split("\t", 1) for line in words.read_text().splitlines() if "\t" in line)
+    return first_words(table, wnids)
+
+
+def first_words(table: Mapping[str, str], wnids: Sequence[str]) -> tuple[str, ...]:
+    """The first of the words for each class, with its WordNet id where two classes share it; the id without words.
+
+    >>> first_words({"n1": "crane, bird", "n2": "crane, machine", "n3": "dog"}, ["n1", "n2", "n3", "n4"])
+    ('crane (n1)', 'crane (n2)', 'dog', 'n4')
+    """
     first = [table.get(wnid, wnid).split(",")[0] for wnid in wnids]
     count = Counter(first)
     return tuple(word if count[word] == 1 else f"{word} ({wnid})" for word, wnid in zip(first, wnids, strict=True))

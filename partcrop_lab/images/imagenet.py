@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images.boxes import Annotation, read_xml
-from partcrop_lab.images.folders import file_listing, image_files
+from partcrop_lab.images.folders import file_listing, first_words, image_files
 from partcrop_lab.images.listing import Listing
 
 PARTS = ("train", "val")
@@ -40,42 +41,37 @@ def imagenet_listing(root: Path, part: str = "train") -> Listing:
     if not names:
         raise BadInput(f"{folder}: holds no images; unpack the archive again")
     boxes = home / BOXES / part
-    ids = _ids(home, names, part)
-    wnids = sorted(_words(home) or {one for one in ids if one})
-    number = {wnid: k for k, wnid in enumerate(wnids)}
-    words = _words(home)
-    classes = tuple(words.get(wnid, wnid) for wnid in wnids)
-    labels = [number.get(one, -1) for one in ids]
 
     def annotation(row: int) -> Annotation:
         path = boxes / Path(names[row]).with_suffix(".xml")
         return read_xml(path) if path.exists() else Annotation()
 
-    return file_listing(folder, names, labels, classes, annotation if boxes.is_dir() else None)
+    ids, words = _ids(home, names, part, annotation), _words(home)
+    wnids = sorted(words or {one for one in ids if one})
+    number = {wnid: k for k, wnid in enumerate(wnids)}
+    labels = [number.get(one, -1) for one in ids]
+    return file_listing(folder, names, labels, first_words(words, wnids), annotation if boxes.is_dir() else None)
 
 
-def _ids(home: Path, names: list[str], part: str) -> list[str | None]:
+def _ids(home: Path, names: list[str], part: str, annotation: Callable[[int], Annotation]) -> list[str | None]:
     """The WordNet id of each image's class."""
     if part == "train":
         return [name.partition("/")[0] for name in names]
-    solution = next((p for p in (home / SOLUTION, home.parent / SOLUTION) if p.is_file()), None)
+    solution = _beside(home, SOLUTION)
     if solution is not None:
         table = pd.read_csv(solution, index_col=0)
         told = table.iloc[:, 0].str.split().str[0].to_dict()
         return [told.get(Path(name).stem) for name in names]
-    found = []
-    for name in names:
-        path = home / BOXES / part / Path(name).with_suffix(".xml")
-        objects = read_xml(path).objects if path.exists() else ()
-        found.append(objects[0] if objects else None)
-    return found
+    return [next(iter(annotation(row).objects), None) for row in range(len(names))]
 
 
 def _words(home: Path) -> dict[str, str]:
-    """The first word for each class by its id; empty where the file is not there."""
-    path = next((p for p in (home / WORDS, home.parent / WORDS) if p.is_file()), None)
+    """The words for each class by its id; empty where the file is not there."""
+    path = _beside(home, WORDS)
     lines = path.read_text().splitlines() if path else []
-    pairs = [line.split(" ", 1) for line in lines if re.match(r"n\d+ ", line)]
-    first = {wnid: words.split(",")[0].strip() for wnid, words in pairs}
-    twice = [word for word in first.values() if list(first.values()).count(word) > 1]
-    return {wnid: f"{word} ({wnid})" if word in twice else word for wnid, word in first.items()}
+    return dict(line.split(" ", 1) for line in lines if re.match(r"n\d+ ", line))
+
+
+def _beside(home: Path, name: str) -> Path | None:
+    """A file of the archive, in it or in the folder above."""
+    return next((path for path in (home / name, home.parent / name) if path.is_file()), None)

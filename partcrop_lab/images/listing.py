@@ -118,7 +118,8 @@ def _object_boxes(
     images = bar(listing.read(rows), "boxes", total=len(rows), delay=2)
     for row, encoded in zip(rows.tolist(), images, strict=True):
         try:
-            found[row] = listing.annotation(row).squared(shape_of(encoded), size)
+            annotation = listing.annotation(row)
+            found[row] = annotation.squared(shape_of(encoded), size) if annotation.boxes else ()
         except BadInput as error:
             if on_error != "skip":
                 raise

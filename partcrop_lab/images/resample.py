@@ -57,6 +57,11 @@ def resize_weights(start: Tensor, stop: Tensor, side: int, size: int, flip: Tens
     return table[mirrored, stop - start, side - start]
 
 
+def as_floats(images: Tensor) -> Tensor:
+    """Images, uint8 or float in [0, 1], as float32 in [0, 1]."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
 def crop_resize(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
     """Cut boxes out of images and resize each to a square.
 
@@ -76,7 +81,7 @@ def crop_resize(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None = 
     x0, y0, x1, y1 = boxes.to(images.device).unbind(-1)
     if bool(((x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height) | (x0 >= x1) | (y0 >= y1)).any()):
         raise ValueError(f"a box leaves the image of {width} x {height} pixels or is empty")
-    pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    pixels = as_floats(images)
     rows, columns = resize_weights(y0, y1, height, size), resize_weights(x0, x1, width, size, flip)
     batch, count = boxes.shape[:2]
     # (K*size, H) @ (H, 3*W): one product per image for the rows, then one per crop for the columns.

@@ -15,6 +15,7 @@ from partcrop_lab.devices import seed_of
 from partcrop_lab.encoders.augment import Augmentation
 from partcrop_lab.encoders.backbone import Architecture, Tokens, timm_tokens
 from partcrop_lab.images import ImageSet
+from partcrop_lab.store import with_tuples
 
 SMALL_VIT = {"patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4}
 """The classroom backbone: 0.8 million parameters, 8 x 8 positions at 64 px."""
@@ -219,5 +220,4 @@ def make_recipe(recipe_name: str, **settings: Any) -> Recipe:
         raise ValueError(f"recipe {recipe_name} has no setting {', '.join(unknown)}; its settings are {right}")
     default = {} if settings.get("model", recipe.model) != recipe.model else recipe().model_options
     settings["model_options"] = settings.get("model_options", default) | options
-    pairs = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
-    return recipe(**(settings | pairs))
+    return recipe(**with_tuples(settings))

@@ -83,6 +83,17 @@ def test_a_broken_file_of_boxes_is_named_or_its_image_left_out(imagenet):
     assert len(images.object_boxes) == 3
 
 
+def test_a_broken_file_of_boxes_in_val_costs_its_image_alone(imagenet):
+    """Without the table of labels the XML files tell the classes too, before any image is chosen."""
+    write_image(imagenet / "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000002.JPEG")
+    (imagenet / "ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000002.xml").write_text("<annotation>")
+    with pytest.warns(UserWarning, match="skipped 1 images"):
+        val = load_images("imagenet", root=imagenet, size=20, part="val", on_error="skip")
+    assert val.classes[val.labels[0]] == "cat" and len(val) == 1
+    with pytest.raises(BadInput, match="not a readable file of object boxes"):
+        load_images("imagenet", root=imagenet, size=20, part="val")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

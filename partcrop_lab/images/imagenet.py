@@ -62,7 +62,15 @@ def _ids(home: Path, names: list[str], part: str, annotation: Callable[[int], An
         table = pd.read_csv(solution, index_col=0)
         told = table.iloc[:, 0].str.split().str[0].to_dict()
         return [told.get(Path(name).stem) for name in names]
-    return [next(iter(annotation(row).objects), None) for row in range(len(names))]
+    return [_object(annotation, row) for row in range(len(names))]
+
+
+def _object(annotation: Callable[[int], Annotation], row: int) -> str | None:
+    """The id of an image's first object; None where a broken file does not tell: who loads the image says that."""
+    try:
+        return next(iter(annotation(row).objects), None)
+    except BadInput:
+        return None
 
 
 def _words(home: Path) -> dict[str, str]:

@@ -32,10 +32,10 @@ figures: $(READY) ## draw every classroom figure into figures/
 	@$(BIN)/partcrop-lab figures
 
 test: $(READY) ## run all tests
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-lowest: $(LOWEST_READY) ## run all tests on the lowest versions that pyproject.toml allows
-	@$(LOWEST)/python -m pytest -q -n $(WORKERS) --dist loadscope
+	@$(LOWEST)/python -m pytest -q -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 $(LOWEST_READY): pyproject.toml
 	@$(PYTHON) -m venv .venv-lowest

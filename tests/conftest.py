@@ -13,6 +13,12 @@ MODEL = "vit_tiny_patch16_224"
 SIZES = {"image_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3, "precision": "fp32"}
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")

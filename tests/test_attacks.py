@@ -361,3 +361,8 @@ def test_the_unified_attack_needs_two_parts():
     assert Unified(queries=49).crops == 48 and make_attack("unified", queries=5).queries == 5
     with pytest.raises(ValueError, match="at least 3 are needed"):
         Unified(queries=2)
+
+
+def test_the_label_of_alignment_counts_its_references(tiny_encoder):
+    assert Alignment(views=3).label == "alignment views=3"
+    assert Alignment(views=3, references=(tiny_encoder,)).label == "alignment views=3, 1 reference"

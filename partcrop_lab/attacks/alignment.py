@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -50,6 +50,13 @@ class Alignment(Attack):
         """The attack's name and settings; references by their digests."""
         digests = [reference.digest for reference in self.references]
         return {"attack": self.name, "views": self.views, "references": digests, "pooling": self.pooling}
+
+    @property
+    def label(self) -> str:
+        """The name, the settings that are not its defaults, and how many references there are."""
+        count = len(self.references)
+        plain = replace(self, references=())
+        return f"{super(Alignment, plain).label}, {count} reference{'s' * (count > 1)}" if count else super().label
 
     @property
     def rising(self) -> bool:

@@ -574,6 +574,71 @@ def defend(
 
 
 @app.command()
+def unlearn(
+    encoder: Annotated[str, Option(help="As for audit; of simclr, barlowtwins or vicreg, with its projector.")],
+    forget: Annotated[
+        str, Option(help="Members to forget: a text file with one name on each line, or a number to draw.")
+    ],
+    out: Annotated[Path, Option(help="Where to write the encoder, as .safetensors.")],
+    unseen: Annotated[
+        str | None, Option(help="Images of the same kind in neither side of the split; default other drawings.")
+    ] = None,
+    retrained: Annotated[
+        str | None, Option(help="The yardstick: an encoder trained by the same recipe without those images.")
+    ] = None,
+    attack: Annotated[str, Option(help="Attack by name, with settings, where there is a yardstick.")] = "unified",
+    epochs: Annotated[int | None, Option(min=1, help="Passes over the images that are kept.")] = None,
+    weight: Annotated[float | None, Option(help="Of forgetting, beside the recipe's loss.")] = None,
+    seed: Annotated[int, Option(help="Of views and orders, and of the images drawn.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Make an encoder forget some of its training images (alignment calibration), and check it against retraining."""
+    import partcrop_lab as pl
+    from partcrop_lab.defenses.unlearning import RETRAINED, Unlearning, judge
+    from partcrop_lab.encoders.zoo_entries import PROBE
+
+    _check_writable(out)
+    target = pl.load_encoder(encoder)
+    drawn = target.split.members.source["source"] == PROBE["source"]
+    if unseen is None and not drawn:
+        raise typer.BadParameter(f"encoder {target.name} was not trained on drawings; name images with --unseen")
+    others = pl.load_images(**({"source": unseen} if unseen else PROBE), size=target.image_size)
+    gone = _to_forget(target, forget, seed)
+    given = {name: value for name, value in {"epochs": epochs, "weight": weight}.items() if value is not None}
+    fitted = Unlearning(**given, seed=seed).fit(target, gone, others)
+    fitted.save(out)
+    print(f"{out}: {len(gone)} of {len(target.split.members)} images unlearned")
+    if retrained:
+        encoders = {"as it was": target, "unlearned": fitted, RETRAINED: pl.load_encoder(retrained)}
+        table = judge(encoders, gone, target.split.nonmembers, attack_of(attack), others, seed)
+        print(_unlearning_text(table))
+
+
+def _to_forget(encoder: Encoder, forget: str, seed: int) -> ImageSet:
+    """The members that a file names, or so many drawn."""
+    members = encoder.split.members
+    if forget.isdigit():
+        return members.subset(np.sort(np.random.default_rng(seed).permutation(len(members))[: int(forget)]))
+    path = Path(forget)
+    if not path.is_file():
+        raise typer.BadParameter(
+            f"--forget is {forget!r}; it must be a text file with a name on each line, or a number"
+        )
+    return members.subset([line.strip() for line in path.read_text().splitlines() if line.strip()])
+
+
+def _unlearning_text(table: pd.DataFrame) -> str:
+    rows = [
+        ("encoder", "AUC of the forgotten", "95 % interval", "minus trained without", "95 % interval", "probe", "kNN")
+    ]
+    for one in table.itertuples():
+        auc = f"{one.auc:.3f}", f"{one.low:.3f} to {one.high:.3f}"
+        gain = f"{one.gain:+.3f}", f"{one.gain_low:+.3f} to {one.gain_high:+.3f}"
+        rows.append((one.encoder, *auc, *gain, f"{one.probe:.3f}", f"{one.knn:.3f}"))
+    return _table(rows)
+
+
+@app.command()
 def dejavu(
     encoder: Annotated[str, Option(help="Trained on set A; as for audit.")],
     other: Annotated[str, Option(help="Trained by the same recipe on as many other images, set B.")],

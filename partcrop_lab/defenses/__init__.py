@@ -4,6 +4,7 @@ from partcrop_lab.defenses.base import DEFENSES, Defense, defended, make_defense
 from partcrop_lab.defenses.serving import Averaged, EarlierLayer, OutputNoise, QueryLimit, Rounding, Served, TopK
 from partcrop_lab.defenses.tradeoff import over_trainings, pareto, save_tradeoff, tradeoff, with_front, worst
 from partcrop_lab.defenses.training import DPSGD, SCSR, Capacity, EarlyStop, StrongAugmentation, WeightDecay
+from partcrop_lab.defenses.unlearning import Unlearning
 
 __all__ = [
     "DEFENSES",
@@ -20,6 +21,7 @@ __all__ = [
     "Served",
     "StrongAugmentation",
     "TopK",
+    "Unlearning",
     "WeightDecay",
     "defended",
     "make_defense",

@@ -84,9 +84,7 @@ class Unlearning:
         recipe = objective.recipe
         optimizer = torch.optim.AdamW(objective.parameters(), lr=self.lr, weight_decay=recipe.weight_decay)
         objective.to(encoder.device).train()
-        for (
-            module
-        ) in objective.modules():  # their means would be of kept and unseen images by turns, and served as both
+        for module in objective.modules():  # else its means are of kept and of unseen images by turns, and fit neither
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.eval()
         size = min(recipe.batch_size, len(forget), len(unseen))

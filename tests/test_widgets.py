@@ -1,5 +1,10 @@
+import io
+from datetime import UTC, datetime
+
 import ipywidgets as widgets
+import numpy as np
 import pytest
+from PIL import Image
 
 import partcrop_lab as pl
 from partcrop_lab import widgets as panels
@@ -125,6 +130,12 @@ def test_the_explorer_works_with_sliders_alone_and_without_boxes_or_classes(tiny
     assert panel.box is None and panel.error.value == "" and panel.controls["part"].options == (OWN_BOX,)
 
 
+def test_encoders_of_one_name_are_refused(drawings, tiny_encoder):
+    for encoders, told in ([tiny_encoder, tiny_encoder], "both called"), ([], "there are no encoders"):
+        with pytest.raises(pl.BadInput, match=told):
+            part_explorer(drawings, encoders, shown=1)
+
+
 def test_the_explorer_says_what_is_wrong(explorer):
     explorer.controls["encoders"].value = ()
     assert "tick at least one" in explorer.error.value
@@ -133,6 +144,45 @@ def test_the_explorer_says_what_is_wrong(explorer):
     assert "box" in explorer.error.value
     explorer.controls["x"].value = (5, 9)
     assert explorer.error.value == ""
+
+
+def file_of(image, name):
+    """An uploaded file, as the browser hands it on."""
+    image.save(data := io.BytesIO(), format="PNG")
+    return uploaded(name, data.getvalue())
+
+
+def uploaded(name, content):
+    about = {"name": name, "type": "", "size": len(content), "last_modified": datetime(2026, 1, 1, tzinfo=UTC)}
+    return {**about, "content": memoryview(content)}
+
+
+def test_an_image_of_ones_own_joins_the_explorer(drawings, tiny_encoder):
+    panel = part_explorer(drawings, [tiny_encoder], member=np.arange(160) < 80, shown=3)
+    assert "Member." in panel.words.value
+    before = panel.picture.value
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+    panel.upload.value = (file_of(photo, "me.png"),)
+    assert panel.error.value == "" and panel.controls["image"].value == 3 and panel.picture.value != before
+    assert panel.controls["image"].options[3] == ("3: me.png", 3) and panel.controls["part"].options == (OWN_BOX,)
+    assert "Your own image." in panel.words.value and len(panel.controls["image"].options) == 4
+    shown = panel.box.image_bytes
+    panel.controls["image"].value = 0
+    assert panel.error.value == "" and panel.box.image_bytes != shown
+
+
+def test_a_file_that_is_no_image_is_named_and_nothing_is_lost(explorer):
+    count, before = len(explorer.controls["image"].options), explorer.picture.value
+    explorer.upload.value = (uploaded("cv.pdf", b"%PDF"),)
+    assert "cv.pdf: not an image that can be read" in explorer.error.value
+    assert len(explorer.controls["image"].options) == count and explorer.picture.value == before
+
+
+def test_a_picture_can_be_saved_under_the_panels_name():
+    panel = Panel("My panel", {"n": widgets.IntSlider(1)}, lambda n: Drawing(bytes([n]) * (n < 3)))
+    assert 'download="my-panel.png" href="data:image/png;base64,AQ=="' in panel.saving.value
+    panel.controls["n"].value = 3
+    assert panel.saving.value == ""
 
 
 def test_every_choice_of_the_feature_builder_changes_the_drawing(tiny_encoder, split):

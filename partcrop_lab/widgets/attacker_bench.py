@@ -17,7 +17,7 @@ from partcrop_lab.audit.crossfit import assign_folds, cross_fit
 from partcrop_lab.audit.result import AuditResult
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.images import MembershipSplit
-from partcrop_lab.widgets.panel import Drawing, Panel
+from partcrop_lab.widgets.panel import Drawing, Panel, by_name
 
 ATTACKS = {
     "PartCrop, 32 parts": PartCrop(crops=32),
@@ -47,7 +47,7 @@ def attacker_bench(
         A panel with the controls encoder, attack, attacker, folds and seed, and a button. Its attribute `results`
         holds the results so far.
     """
-    by_name, attacks = {encoder.name: encoder for encoder in encoders}, dict(attacks or ATTACKS)
+    named, attacks = by_name(encoders), dict(attacks or ATTACKS)
     panel: Panel | None = None
     results: list[AuditResult] = []
 
@@ -56,7 +56,7 @@ def attacker_bench(
             panel.advance(share, text, png)
 
     def draw(encoder, attack, attacker, folds, seed) -> Drawing:
-        chosen, asked = by_name[encoder], attacks[attack]
+        chosen, asked = named[encoder], attacks[attack]
         over = split or chosen.split
         show(0.0, f"{asked.queries} queries for each of {len(over.images)} images ...")
         train_live(asked.features(chosen, over.images, seed), over.member, attacker, folds, seed, show)
@@ -68,7 +68,7 @@ def attacker_bench(
         )
 
     controls = {
-        "encoder": widgets.Dropdown(options=list(by_name), description="encoder"),
+        "encoder": widgets.Dropdown(options=list(named), description="encoder"),
         "attack": widgets.Dropdown(options=list(attacks), description="attack"),
         "attacker": widgets.Dropdown(options=list(ATTACKERS), value="logistic", description="attacker"),
         "folds": widgets.IntSlider(value=2, min=2, max=5, description="folds"),

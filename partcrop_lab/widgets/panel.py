@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import ipywidgets as widgets
 from IPython import get_ipython
+
+from partcrop_lab.encoders import Encoder
+from partcrop_lab.errors import BadInput
 
 ERROR_CLASS = "partcrop-error"
 """The CSS class of the error line, by which tests find it in a saved notebook."""
@@ -39,6 +43,7 @@ class Panel(widgets.VBox):
         controls: as given.
         picture: the drawing, an image widget.
         words: what stands below it.
+        saving: a link that saves the picture.
         error: the error line, empty while all is well.
         bars: where progress bars appear.
         button: the button, or None.
@@ -59,9 +64,9 @@ class Panel(widgets.VBox):
         button: str | None = None,
         beside: widgets.Widget | None = None,
     ) -> None:
-        self.controls, self._draw, self._quiet = controls, draw, False
+        self.controls, self._draw, self._quiet, self._title = controls, draw, False, title
         self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
-        self.words, self.error, self.status = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.words, self.error, self.status, self.saving = (widgets.HTML() for _ in range(4))
         self.error.add_class(ERROR_CLASS)
         self.bars = widgets.Output()
         self.bar = widgets.FloatProgress(max=1.0, layout=widgets.Layout(display="none", width="16rem"))
@@ -77,7 +82,7 @@ class Panel(widgets.VBox):
             [
                 widgets.HTML(f"<b>{escape(title)}</b>"),
                 widgets.Box(list(controls.values()), layout=wrapped),
-                widgets.HBox([*filter(None, [self.button]), self.bar, self.status]),
+                widgets.HBox([*filter(None, [self.button]), self.bar, self.status, self.saving]),
                 self.error,
                 self.bars,
                 widgets.Box([*filter(None, [beside]), self.picture], layout=wrapped),
@@ -101,6 +106,7 @@ class Panel(widgets.VBox):
             try:
                 drawing = self._draw(**self.values)
                 self.picture.value, self.words.value, self.error.value = drawing.png, drawing.html, ""
+                self.saving.value = _link(drawing.png, self._title)
             except Exception as error:  # whatever it is, the reader of the notebook must see it
                 self.error.value = _error_line(error)
         if get_ipython() is not None:  # a finished bar is closed: a notebook saved with it shows an error in its place
@@ -143,6 +149,30 @@ class Panel(widgets.VBox):
             self.bar.layout.display = "none"
         if self.button is not None:
             self.button.disabled = busy
+
+
+def by_name(encoders: Sequence[Encoder]) -> dict[str, Encoder]:
+    """Encoders by their names, which a panel shows.
+
+    Raises:
+        BadInput: two have the same, or there are none.
+    """
+    named = {encoder.name: encoder for encoder in encoders}
+    if not named or len(named) < len(encoders):
+        twice = sorted({one.name for one in encoders if [two.name for two in encoders].count(one.name) > 1})
+        found = f"two of the encoders are both called {twice[0]}" if twice else "there are no encoders"
+        raise BadInput(f"{found}; a panel needs at least one, each with a name of its own (encoder.name = ...)")
+    return named
+
+
+def _link(png: bytes, title: str) -> str:
+    """A link that saves a picture under the panel's name, in the browser alone; nothing where there is no picture."""
+    name, data = f"{title.lower().replace(' ', '-')}.png", base64.b64encode(png).decode()
+    return (
+        f'<small><a download="{escape(name)}" href="data:image/png;base64,{data}">save figure</a></small>'
+        if png
+        else ""
+    )
 
 
 def _error_line(error: Exception) -> str:

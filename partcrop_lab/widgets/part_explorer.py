@@ -7,12 +7,15 @@ from io import BytesIO
 
 import ipywidgets as widgets
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from partcrop_lab import plots, tables
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.images import Box, ImageSet
-from partcrop_lab.widgets.panel import Drawing, Panel
+from partcrop_lab.images.decode import decode
+from partcrop_lab.widgets.panel import Drawing, Panel, by_name
 
 try:
     from jupyter_bbox_widget import BBoxWidget
@@ -33,7 +36,7 @@ def part_explorer(
     """A panel in which a part of an image is compared with all of the image by several encoders.
 
     Args:
-        images: those one can choose from are its first `shown`.
+        images: those one can choose from are its first `shown`; images of one's own join them by uploading.
         encoders: all of them are ticked at first.
         member: (n,) bool, whether each image is a member; None where that is not known.
         shown: how many images; their feature maps are computed beforehand.
@@ -41,40 +44,90 @@ def part_explorer(
 
     Returns:
         A panel with the controls image, part, x, y, encoders, pooling, measure and flip; its attribute `box` is the
-        draggable box, or None.
+        draggable box, or None, and `upload` the button for an image of one's own.
     """
-    shown = min(shown, len(images))
-    by_name = {encoder.name: encoder for encoder in encoders}
-    maps = {name: encoder.feature_map(images.batch(slice(0, shown))).cpu() for name, encoder in by_name.items()}
-    controls = _controls(images, list(by_name), shown)
+    named = by_name(encoders)
+    gallery = Gallery(images, list(named.values()), member, min(shown, len(images)))
+    controls = _controls(gallery, list(named))
     box = BBoxWidget(hide_buttons=True, classes=["part"]) if BBoxWidget and drag else None
+    upload = widgets.FileUpload(accept="image/*", description="your own image")
 
     def draw(image, part, x, y, encoders, pooling, measure, flip) -> Drawing:
         if not encoders:
             raise ValueError("no encoder is ticked; tick at least one")
         options = {"pooling": pooling, "measure": measure, "flip": flip}
-        chosen, known = [by_name[name] for name in encoders], [maps[name][image : image + 1] for name in encoders]
-        table = tables.response_table(chosen, images[image], (x[0], y[0], x[1], y[1]), known, **options)
-        pixels = images[image] if box is None else None
+        chosen, known = [named[name] for name in encoders], [gallery.maps[name][image] for name in encoders]
+        whole = gallery.pixels[image]
+        table = tables.response_table(chosen, whole, (x[0], y[0], x[1], y[1]), known, **options)
+        pixels = whole if box is None else None
         width = 1.9 * (pixels is not None) + 2.5 * len(chosen)
         png = plots.png(lambda figure: plots.part_responses(pixels, table, "", figure), width, 4.0, 80)
-        return Drawing(png, f"<small>{_badge(member, image)}Red box, shading: the part's own place.</small>")
+        return Drawing(png, f"<small>{gallery.badges[image]}Red box, shading: the part's own place.</small>")
 
-    panel = Panel("Part explorer", controls, draw, beside=box)
-    panel.box = box
-    controls["image"].observe(panel.guarded(lambda change: _choose_image(panel, images)), "value")
-    controls["part"].observe(panel.guarded(lambda change: _choose_part(panel, images)), "value")
+    beside = widgets.VBox([*filter(None, [box]), upload])
+    panel = Panel("Part explorer", controls, draw, beside=beside)
+    panel.box, panel.upload = box, upload
+    controls["image"].observe(panel.guarded(lambda change: _choose_image(panel, gallery)), "value")
+    controls["part"].observe(panel.guarded(lambda change: _choose_part(panel, gallery)), "value")
+    upload.observe(panel.guarded(lambda change: _take(panel, gallery, change["new"])), "value")
     if box is not None:
-        _link_box(panel, images)
-    _choose_image(panel, images)
+        _link_box(panel, gallery)
+    _choose_image(panel, gallery)
     return panel
 
 
-def _controls(images: ImageSet, encoders: list[str], shown: int) -> dict[str, widgets.Widget]:
-    edge = {"min": 0, "max": images.size, "continuous_update": False}
-    quarter, names = images.size // 4, [_title(images, i) for i in range(shown)]
+class Gallery:
+    """The images that one can choose from, and what each encoder makes of them; uploaded ones join at the end.
+
+    Attributes:
+        size: side of all images in pixels.
+        titles, pixels (3, S, S), boxes (of named parts), badges: of each image.
+        maps: by encoder, the feature map (1, L, D) of each image.
+    """
+
+    def __init__(self, images: ImageSet, encoders: Sequence[Encoder], member: np.ndarray | None, shown: int) -> None:
+        self.size, self.encoders = images.size, encoders
+        self.titles = [f"{i}: {_title(images, i)}" for i in range(shown)]
+        self.pixels = list(images.batch(slice(0, shown)))
+        self.boxes = [images.part_boxes[i] if images.part_boxes else {} for i in range(shown)]
+        self.badges = [_badge(member, i) for i in range(shown)]
+        whole = torch.stack(self.pixels)
+        self.maps = {encoder.name: list(encoder.feature_map(whole).cpu().split(1)) for encoder in encoders}
+
+    @property
+    def options(self) -> list[tuple[str, int]]:
+        """Titles and numbers."""
+        return [(title, i) for i, title in enumerate(self.titles)]
+
+    def add(self, name: str, content: bytes) -> None:
+        """An image file of any size joins, as a square of theirs.
+
+        Raises:
+            BadInput: it is no image that can be used.
+        """
+        image = torch.tensor(decode(content, name, self.size))
+        for encoder in self.encoders:
+            self.maps[encoder.name].append(encoder.feature_map(image[None]).cpu())
+        self.titles.append(f"{len(self.titles)}: {name}")
+        self.pixels.append(image)
+        self.boxes.append({})
+        self.badges.append("<b>Your own image.</b> ")
+
+
+def _take(panel: Panel, gallery: Gallery, files: Sequence[dict]) -> None:
+    """Uploaded files join the gallery; the last one is shown."""
+    for file in files:
+        gallery.add(file["name"], bytes(file["content"]))
+        with panel.together():
+            panel.controls["image"].options = gallery.options
+            panel.controls["image"].value = len(gallery.titles) - 1
+
+
+def _controls(gallery: Gallery, encoders: list[str]) -> dict[str, widgets.Widget]:
+    edge = {"min": 0, "max": gallery.size, "continuous_update": False}
+    quarter = gallery.size // 4
     return {
-        "image": widgets.Dropdown(options=[(name, i) for i, name in enumerate(names)], description="image"),
+        "image": widgets.Dropdown(options=gallery.options, description="image"),
         "part": widgets.Dropdown(options=[OWN_BOX], description="part"),
         "x": widgets.IntRangeSlider(value=(quarter, 2 * quarter), description="x (px)", **edge),
         "y": widgets.IntRangeSlider(value=(quarter, 2 * quarter), description="y (px)", **edge),
@@ -92,54 +145,54 @@ def _controls(images: ImageSet, encoders: list[str], shown: int) -> dict[str, wi
 
 
 def _title(images: ImageSet, i: int) -> str:
-    return f"{i}: {images.classes[images.labels[i]]}" if images.classes and images.labels[i] >= 0 else images.names[i]
+    return images.classes[images.labels[i]] if images.classes and images.labels[i] >= 0 else images.names[i]
 
 
 def _badge(member: np.ndarray | None, i: int) -> str:
     return "" if member is None else f"<b>{'Member' if member[i] else 'Non-member'}.</b> "
 
 
-def _choose_image(panel: Panel, images: ImageSet) -> None:
+def _choose_image(panel: Panel, gallery: Gallery) -> None:
     """Offer the image's own parts, the largest first, and begin with that."""
     i = panel.controls["image"].value
-    boxes = images.part_boxes[i] if images.part_boxes else {}
+    boxes = gallery.boxes[i]
     parts = sorted(boxes, key=lambda part: _area(boxes[part]), reverse=True)
     with panel.together():
         panel.controls["part"].options = [OWN_BOX, *parts]
         panel.controls["part"].value = (parts or [OWN_BOX])[0]
         if panel.box is not None:
-            panel.box.image_bytes = _enlarged(images, i)
-            panel.box.bboxes = _as_bbox(panel, images)
+            panel.box.image_bytes = _enlarged(gallery.pixels[i])
+            panel.box.bboxes = _as_bbox(panel, gallery)
 
 
 def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _choose_part(panel: Panel, images: ImageSet) -> None:
+def _choose_part(panel: Panel, gallery: Gallery) -> None:
     part, i = panel.controls["part"].value, panel.controls["image"].value
     if part != OWN_BOX and part is not None:
-        x0, y0, x1, y1 = images.part_boxes[i][part]
+        x0, y0, x1, y1 = gallery.boxes[i][part]
         with panel.together():
             panel.controls["x"].value, panel.controls["y"].value = (x0, x1), (y0, y1)
 
 
-def _enlarged(images: ImageSet, i: int) -> bytes:
-    data, zoom = BytesIO(), max(1, ZOOM_TO // images.size)
-    picture = Image.fromarray(images[i].permute(1, 2, 0).numpy())
-    picture.resize((images.size * zoom,) * 2, Image.Resampling.NEAREST).save(data, format="PNG")
+def _enlarged(pixels: Tensor) -> bytes:
+    data, side = BytesIO(), pixels.shape[-1]
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    picture.resize((side * max(1, ZOOM_TO // side),) * 2, Image.Resampling.NEAREST).save(data, format="PNG")
     return data.getvalue()
 
 
-def _as_bbox(panel: Panel, images: ImageSet) -> list[dict]:
-    zoom = max(1, ZOOM_TO // images.size)
+def _as_bbox(panel: Panel, gallery: Gallery) -> list[dict]:
+    zoom = max(1, ZOOM_TO // gallery.size)
     (x0, x1), (y0, y1) = panel.controls["x"].value, panel.controls["y"].value
     return [{"x": x0 * zoom, "y": y0 * zoom, "width": (x1 - x0) * zoom, "height": (y1 - y0) * zoom, "label": "part"}]
 
 
-def _from_bbox(bbox: dict, images: ImageSet) -> Box:
+def _from_bbox(bbox: dict, gallery: Gallery) -> Box:
     """The last box that was dragged, in whole pixels of the image, at least one wide."""
-    zoom, side = max(1, ZOOM_TO // images.size), images.size
+    zoom, side = max(1, ZOOM_TO // gallery.size), gallery.size
     x0, y0 = (min(max(round(bbox[key] / zoom), 0), side - 1) for key in ("x", "y"))
     x1, y1 = (
         min(max(low + 1, round((bbox[key] + bbox[extent]) / zoom)), side)
@@ -148,22 +201,22 @@ def _from_bbox(bbox: dict, images: ImageSet) -> Box:
     return x0, y0, x1, y1
 
 
-def _link_box(panel: Panel, images: ImageSet) -> None:
+def _link_box(panel: Panel, gallery: Gallery) -> None:
     """Dragging moves the sliders, and the sliders move the box."""
 
     def dragged(change) -> None:
         boxes = change["new"]
         drawing = any(min(one["width"], one["height"]) == 0 for one in boxes)  # the mouse is still down
-        if not boxes or drawing or boxes == _as_bbox(panel, images):
+        if not boxes or drawing or boxes == _as_bbox(panel, gallery):
             return
-        x0, y0, x1, y1 = _from_bbox(boxes[-1], images)
+        x0, y0, x1, y1 = _from_bbox(boxes[-1], gallery)
         with panel.together():
             panel.controls["part"].value = OWN_BOX
             panel.controls["x"].value, panel.controls["y"].value = (x0, x1), (y0, y1)
         slid(change)
 
     def slid(change) -> None:
-        panel.box.selected_index, panel.box.bboxes = 0, _as_bbox(panel, images)
+        panel.box.selected_index, panel.box.bboxes = 0, _as_bbox(panel, gallery)
 
     panel.box.observe(panel.guarded(dragged), "bboxes")
     for name in ("x", "y"):

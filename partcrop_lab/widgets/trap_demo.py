@@ -14,7 +14,7 @@ from partcrop_lab.attacks import MLPAttacker, PartCrop
 from partcrop_lab.audit import audit, released_images
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.images import MembershipSplit
-from partcrop_lab.widgets.panel import Drawing, Panel
+from partcrop_lab.widgets.panel import Drawing, Panel, by_name
 
 
 def trap_demo(
@@ -36,11 +36,11 @@ def trap_demo(
     Returns:
         A panel with the controls encoder and seed, and a button. Its attribute `results` holds the last two results.
     """
-    by_name = {encoder.name: encoder for encoder in encoders}
+    named = by_name(encoders)
     attack, results = PartCrop(crops=crops), {}
 
     def draw(encoder, seed) -> Drawing:
-        chosen = by_name[encoder]
+        chosen = named[encoder]
         over = chosen.split if chosen.split_digest else split
         for protocol in ("matched", "released"):
             results[protocol] = audit(
@@ -50,7 +50,7 @@ def trap_demo(
         return Drawing(plots.png(lambda figure: _draw_both(results, over, seed, figure), 9.2, 3.4, 85), words)
 
     controls = {
-        "encoder": widgets.Dropdown(options=list(by_name), description="encoder"),
+        "encoder": widgets.Dropdown(options=list(named), description="encoder"),
         "seed": widgets.BoundedIntText(value=0, min=0, max=9999, description="seed"),
     }
     panel = Panel("Evaluation trap", controls, draw, button="Audit under both protocols")

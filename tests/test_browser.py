@@ -1,0 +1,158 @@
+"""Notebooks and panels as a reader meets them, in JupyterLab and a real browser: sliders, boxes, buttons, uploads."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from browser import CHROMIUM, Notebook, served
+from PIL import Image
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; on Debian: apt install chromium"),
+]
+
+START = """import partcrop_lab as pl
+from partcrop_lab import widgets
+from partcrop_lab.attacks import MLPAttacker, PartCrop
+images = pl.load_images("partshapes", n=120, size=32)
+split = pl.member_split(images, members=40)
+small = dict(image_size=32, patch_size=8, depth=2, embed_dim=48, num_heads=3, precision="fp32")
+one = pl.load_encoder("random:vit_tiny_patch16_224", **small)"""
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}  # else JupyterLab asks
+PANELS = {
+    "explorer": "widgets.part_explorer(images, [one, one.untrained(1)])",
+    "builder": "widgets.feature_builder(one, split, sample=10)",
+    "bench": "widgets.attacker_bench([one], split, {'few': PartCrop(crops=4)}, permutations=0)",
+    "trap": "widgets.trap_demo([one], split, crops=4, attacker=MLPAttacker((8,), epochs=3))",
+}
+
+
+ROOT = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(path.stem for path in ROOT.glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab's address and token; in its folder a notebook for each panel."""
+    folder = tmp_path_factory.mktemp("lab")
+    for path in ROOT.glob("*.ipynb"):
+        shutil.copy(path, folder)
+    for name, panel in (PANELS | {"broken": "1 / 0"}).items():
+        cells = [nbformat.v4.new_code_cell(source) for source in (START, panel)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), folder / f"{name}.ipynb")
+    with served(["jupyter", "lab"], folder, "--LabApp.expose_app_in_browser=True") as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def opened(lab, chromium):
+    """Opens a notebook and runs it."""
+    pages = []
+
+    def open_notebook(name, timeout=300):
+        pages.append(chromium.new_page(viewport={"width": 1280, "height": 800}))
+        pages[-1].set_default_timeout(60_000)
+        notebook = Notebook(pages[-1], *lab, f"{name}.ipynb")
+        notebook.run_all(timeout)
+        assert notebook.errors() == []
+        return notebook
+
+    yield open_notebook
+    for page in pages:
+        page.close()
+
+
+@pytest.fixture(scope="module")
+def explorer(opened):
+    return opened("explorer")
+
+
+def test_a_slider_moved_after_run_all_redraws_the_explorer(explorer):
+    before = explorer.digest()
+    explorer.slide("x (px)", "ArrowLeft")
+    explorer.wait_for_change(before)
+    assert explorer.errors() == []
+
+
+def test_a_box_dragged_with_the_mouse_redraws_the_explorer_and_moves_the_sliders(explorer):
+    before, row = explorer.digest(), explorer.row("x (px)").inner_text()
+    explorer.drag(explorer.page.locator("rect.movable").last, 36, 30)
+    explorer.wait_for_change(before)
+    assert explorer.row("x (px)").inner_text() != row and explorer.errors() == []
+
+
+def test_a_photograph_of_ones_own_is_uploaded_and_shown(explorer, tmp_path):
+    """From an open notebook three clicks: run all, the upload button, the file; then a box is dragged on it."""
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "me.jpg")
+    before = explorer.digest()
+    with explorer.page.expect_file_chooser() as chooser:
+        explorer.page.get_by_role("button", name="your own image").last.click()
+    chooser.value.set_files(tmp_path / "me.jpg")
+    explorer.wait_for_change(before)
+    assert explorer.page.get_by_text("Your own image.").count() == 1 and explorer.errors() == []
+    before = explorer.digest()
+    explorer.drag(explorer.page.locator("rect.movable").last, 20, 20)
+    explorer.wait_for_change(before)
+
+
+def test_an_error_stands_in_the_panel_in_one_line_and_goes_again(explorer):
+    explorer.slide("x (px)", "Home", times=1, handle=1)  # the right edge to the left one: an empty box
+    explorer.page.locator(".partcrop-error b").wait_for()
+    (told,) = explorer.errors()
+    assert "box" in told and "Traceback" not in told
+    before = explorer.digest()
+    explorer.slide("x (px)", "End", times=1, handle=1)
+    explorer.wait_for_change(before)
+    assert explorer.errors() == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
+def test_the_layout_holds_on_small_and_large_screens(explorer, width, height):
+    explorer.page.set_viewport_size({"width": width, "height": height})
+    area = explorer.page.locator(".jp-OutputArea-output").last
+    assert area.evaluate("one => one.scrollWidth <= one.clientWidth + 1")
+    assert explorer.picture.bounding_box()["width"] > 300
+
+
+def test_a_slider_moved_after_run_all_redraws_the_builder(opened):
+    builder = opened("builder")
+    before = builder.digest()
+    builder.slide("part")
+    builder.wait_for_change(before)
+    assert builder.errors() == []
+
+
+@pytest.mark.parametrize(("panel", "button"), [("bench", "Train and audit"), ("trap", "Audit under both protocols")])
+def test_a_button_pressed_after_run_all_draws_anew(opened, panel, button):
+    notebook = opened(panel)
+    seed = notebook.row("seed").locator("input")
+    seed.fill("7")
+    seed.press("Enter")
+    before = notebook.digest()
+    notebook.page.get_by_role("button", name=button).click()
+    notebook.wait_for_change(before)
+    assert notebook.errors() == [] and notebook.page.get_by_text("null check").count()
+
+
+def test_an_error_in_a_cell_is_seen(opened):
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        opened("broken")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_in_the_browser_and_draws_its_panel(opened, name):
+    notebook = opened(name, timeout=900)
+    assert notebook.picture.evaluate("one => one.naturalWidth") > 300 and notebook.errors() == []

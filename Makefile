@@ -12,7 +12,7 @@ LOWEST_READY := .venv-lowest/.ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb notebooks/*/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help install figures test test-lowest lab lint clean distclean
+.PHONY: help install figures test test-lowest lab app lint clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ $(LOWEST_READY): pyproject.toml
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+app: $(READY) ## show the panels alone, as dashboards in the browser
+	@$(BIN)/voila notebooks/dashboards
 
 lint: $(READY) ## check style, formatting, and that notebooks hold no outputs
 	@$(BIN)/ruff check .

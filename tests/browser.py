@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import contextmanager, suppress
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -31,7 +30,7 @@ def free_port():
 
 @contextmanager
 def served(program, folder, *options):
-    """A Jupyter program that serves a folder; yields its address and its token."""
+    """A Jupyter program, as `python -m` takes it, that serves a folder; yields its address and its token."""
     port, token, home = free_port(), secrets.token_hex(16), folder / ".jupyter"
     for name, values in SETTINGS.items():
         place = home / "settings/@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -39,14 +38,13 @@ def served(program, folder, *options):
         place.write_text(json.dumps(values))
     env = os.environ | {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "JUPYTER_CONFIG_DIR": str(home)}
     env |= {"JUPYTER_RUNTIME_DIR": str(home / "runtime"), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")}
-    command = [sys.executable, "-m", *program, "--no-browser", "--allow-root", f"--port={port}", *options]
+    command = [sys.executable, "-m", *program, "--no-browser", f"--port={port}", *options]
     with (folder / ".log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=env | {"JUPYTER_TOKEN": token}, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):
-            with suppress(OSError):
-                urllib.request.urlopen(f"{address}/api?token={token}")
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             assert process.poll() is None, (folder / ".log").read_text()
             time.sleep(0.1)
@@ -56,25 +54,11 @@ def served(program, folder, *options):
         process.wait(30)
 
 
-class Notebook:
-    """A notebook open in JupyterLab."""
+class Shown:
+    """A page that shows a panel."""
 
-    def __init__(self, page, address, token, name):
+    def __init__(self, page):
         self.page = page
-        page.goto(f"{address}/lab/tree/{name}?token={token}&reset")
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-        page.get_by_text("| Idle").wait_for()  # the status bar: the kernel is there
-
-    def run_all(self, timeout=300):
-        """Run every cell; returns when all have a number."""
-        self.page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
-        self.page.wait_for_function(
-            """() => {
-                const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')];
-                return prompts.length && prompts.every(one => /\\[\\d+\\]/.test(one.textContent));
-            }""",
-            timeout=1000 * timeout,
-        )
 
     @property
     def picture(self):
@@ -119,3 +103,24 @@ class Notebook:
         self.page.mouse.down()
         self.page.mouse.move(x + right, y + down, steps=5)
         self.page.mouse.up()
+
+
+class Notebook(Shown):
+    """A notebook open in JupyterLab."""
+
+    def __init__(self, page, address, token, name):
+        super().__init__(page)
+        page.goto(f"{address}/lab/tree/{name}?token={token}&reset")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.get_by_text("| Idle").wait_for()  # the status bar: the kernel is there
+
+    def run_all(self, timeout=300):
+        """Run every cell; returns when all have a number."""
+        self.page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
+        self.page.wait_for_function(
+            """() => {
+                const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')];
+                return prompts.length && prompts.every(one => /\\[\\d+\\]/.test(one.textContent));
+            }""",
+            timeout=1000 * timeout,
+        )

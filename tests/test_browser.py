@@ -6,8 +6,10 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from browser import CHROMIUM, Notebook, served
+from browser import CHROMIUM, Notebook, Shown, served
 from PIL import Image
+
+from partcrop_lab import widgets
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
@@ -44,7 +46,7 @@ def lab(tmp_path_factory):
     for name, panel in (PANELS | {"broken": "1 / 0"}).items():
         cells = [nbformat.v4.new_code_cell(source) for source in (START, panel)]
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), folder / f"{name}.ipynb")
-    with served(["jupyter", "lab"], folder, "--LabApp.expose_app_in_browser=True") as place:
+    with served(["jupyter", "lab"], folder, "--allow-root", "--LabApp.expose_app_in_browser=True") as place:
         yield place
 
 
@@ -72,6 +74,15 @@ def opened(lab, chromium):
     yield open_notebook
     for page in pages:
         page.close()
+
+
+@pytest.fixture(scope="module")
+def voila(tmp_path_factory):
+    """The address of the dashboards."""
+    folder = tmp_path_factory.mktemp("voila")
+    shutil.copytree(ROOT / "dashboards", folder / "dashboards")
+    with served(["voila", "dashboards"], folder) as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +167,21 @@ def test_an_error_in_a_cell_is_seen(opened):
 def test_a_notebook_runs_in_the_browser_and_draws_its_panel(opened, name):
     notebook = opened(name, timeout=900)
     assert notebook.picture.evaluate("one => one.naturalWidth") > 300 and notebook.errors() == []
+
+
+def test_the_dashboards_show_the_same_panels_without_code(voila, chromium):
+    page = chromium.new_page()
+    page.goto(f"{voila}/voila/render/part_explorer.ipynb", timeout=120_000)
+    shown = Shown(page)
+    shown.picture.wait_for(timeout=120_000)
+    before = shown.digest()
+    shown.slide("x (px)", "ArrowLeft")
+    shown.wait_for_change(before)
+    assert shown.errors() == [] and not page.get_by_text("import partcrop_lab").count()
+    page.close()
+
+
+def test_every_panel_has_its_dashboard():
+    written = "".join(path.read_text() for path in (ROOT / "dashboards").glob("*.ipynb"))
+    panels = [name for name in widgets.__all__ if name.islower()]
+    assert len(panels) >= 4 and all(f"widgets.{name}(" in written for name in panels)

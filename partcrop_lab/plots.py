@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -558,6 +558,47 @@ def tradeoff(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndar
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     axes[-1].legend(handles.values(), handles.keys(), loc="center left", bbox_to_anchor=(1.02, 0.5))
     return np.asarray(axes)
+
+
+@_styled
+def deja_vu(
+    neighbours: Mapping[str, Tensor], votes: pd.DataFrame, label: int, figure: Figure | SubFigure | None = None
+) -> Figure | SubFigure:
+    """What models infer from a background: for each its nearest public images, and the votes of all that vote.
+
+    Args:
+        neighbours: by model, (B, 3, H, W), nearest first.
+        votes: columns model, label, class and votes, as `dejavu.Backgrounds.votes_table` gives them.
+        label: the image's own class, which is marked.
+        figure: where to draw.
+    """
+    figure = figure or plt.figure(figsize=(8.4, 3.6), layout="constrained")
+    models = list(neighbours)
+    grid = figure.add_gridspec(len(models), 2, width_ratios=[1.5, 1])
+    for place, (model, images) in enumerate(neighbours.items()):
+        row = figure.add_subplot(grid[place, 0])
+        row.imshow(_pixels(_side_by_side(images)))
+        row.set_title(f"nearest public images under model {model}", fontsize=8)
+        row.axis("off")
+    ax = figure.add_subplot(grid[:, 1])
+    looks = ((RED, "//"), (BLUE, ""))
+    for place, (model, (colour, hatch)) in enumerate(zip(models, looks, strict=False)):
+        own = votes[votes["model"] == model]
+        at = own["label"] + 0.4 * (place - (len(models) - 1) / 2)
+        ax.barh(at, own["votes"], 0.4, color=colour, alpha=0.75, hatch=hatch, edgecolor="white", label=f"model {model}")
+    names = votes.drop_duplicates("label")
+    ticks = [f"{name} *" if number == label else name for number, name in zip(names["label"], names["class"])]
+    ax.set_yticks(names["label"], ticks)
+    ax.invert_yaxis()
+    ax.set(xlabel="share of votes (*: its own class)", xlim=(0, min(1, 1.6 * votes["votes"].max())))
+    ax.legend(loc="lower right")
+    return figure
+
+
+def _side_by_side(images: Tensor, gap: int = 3) -> np.ndarray:
+    """Images (B, 3, H, W) in one row (3, H, W'), white between them: one axes is drawn far faster than many."""
+    wide = np.pad(np.asarray(images), ((0, 0), (0, 0), (0, 0), (0, gap)), constant_values=255)
+    return np.concatenate(list(wide), axis=-1)[..., :-gap]
 
 
 @_styled

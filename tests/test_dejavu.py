@@ -13,8 +13,10 @@ from small_recipes import TINY_VIT
 
 import partcrop_lab as pl
 from partcrop_lab.dejavu import (
+    Backgrounds,
     DejaVu,
     PublicIndex,
+    association,
     at_layer,
     confidence,
     deja_vu,
@@ -173,6 +175,31 @@ def pair(sets):
 @pytest.fixture(scope="module")
 def result(pair, sets):
     return deja_vu(*pair, sets["public"], sets["C"], set_a=sets["A"], set_b=sets["B"], k=20, progress=False)
+
+
+def test_one_background_is_judged_as_all_are(result, pair, sets):
+    asked = Backgrounds(dict(zip("AB", pair, strict=True)), sets["public"], k=20)
+    some, table = periphery(sets["A"]), result.table[result.table["set"] == "A"]
+    named = result.association()[table.index].tolist()
+    for row in range(5):
+        inferred = asked.infer(some.images[row], some.boxes[row].tolist())
+        for model, one in inferred.items():
+            assert one.guess == table[f"guess_{model}"].iloc[row]
+            assert one.sure == pytest.approx(table[f"sure_{model}"].iloc[row], abs=1e-6)
+            assert len(one.neighbours) == 20 and float(one.votes.sum()) == pytest.approx(1)
+        assert association(inferred, int(some.images.labels[row]), "A") == named[row]
+    votes = asked.votes_table(inferred)
+    assert len(votes) == 20 and votes.groupby("model").votes.sum().tolist() == pytest.approx([1, 1])
+    assert set(votes["class"]) == set(sets["public"].classes)
+
+
+def test_a_box_without_any_background_is_refused(pair, sets):
+    asked = Backgrounds({"A": pair[0]}, sets["public"], "backbone", k=5)
+    for box in (3, 3, 3, 9), (0, 0, 33, 9):
+        with pytest.raises(pl.BadInput, match="is empty or leaves the image of 32 px"):
+            asked.infer(sets["A"][0], box)
+    with pytest.raises(ValueError, match="k is 0; it must be from 1 to the 100"):
+        Backgrounds({"A": pair[0]}, sets["public"], "backbone", k=0)
 
 
 def test_each_image_with_a_background_is_judged_by_both_models(result, pair, sets):

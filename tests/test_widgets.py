@@ -216,3 +216,26 @@ def test_the_trap_demo_shows_both_verdicts(tiny_encoder, split):
     panel = panels.trap_demo([tiny_encoder], split, crops=4, attacker=MLPAttacker((8,), epochs=3))
     assert panel.error.value == "" and set(panel.results) == {"matched", "released"}
     assert "null check" in panel.words.value and "released protocol: members" in panel.words.value
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two encoders of the same recipe, on two halves of a pool."""
+    pool = pl.load_images("partshapes", n=120, size=32, seed=8)
+    halves = [pl.member_split(pool.subset(slice(start, start + 60)), members=30) for start in (0, 60)]
+    how = {"projector": True, "progress": False, "batch_size": 15, "patch_size": 8, "embed_dim": 32, "depth": 1}
+    return [pl.pretrain("simclr", half, 1, **how, num_heads=2) for half in halves]
+
+
+def test_the_deja_vu_panel_asks_both_encoders_of_the_background(pair):
+    public = pl.load_images("partshapes", n=60, size=32, seed=9)
+    panel = panels.deja_vu(*pair, public, k=10, shown=3, neighbours=4)
+    assert panel.error.value == "" and len(panel.controls["image"].options) == 6
+    assert "One image proves nothing" in panel.words.value and "Trained on it: A." in panel.words.value
+    before = panel.picture.value
+    panel.controls["image"].value = 5
+    assert panel.picture.value != before and "Trained on it: B." in panel.words.value
+    panel.controls["x"].value, panel.controls["y"].value = (0, 32), (0, 32)
+    assert "is seen, not remembered" in panel.words.value and panel.box.bboxes[0]["width"] == 192
+    panel.controls["x"].value = (4, 4)
+    assert "is empty" in panel.error.value

@@ -315,8 +315,13 @@ def _classes(sets: dict[str, ImageSet], public: ImageSet) -> int:
 def _voter(encoder: Encoder, layer: str | int, public: ImageSet, k: int, labels: np.ndarray, classes: int) -> Voter:
     """The votes of the nearest public images."""
     asked = at_layer(encoder, layer)
-    index = PublicIndex(torch.cat([asked(batch) for batch in public.batches()]), labels)
+    index = public_index(asked, public, labels)
     return lambda crops: index.votes(asked(crops), k, classes)
+
+
+def public_index(asked: Voter, public: ImageSet, labels: np.ndarray) -> PublicIndex:
+    """The public images as a layer sees them, with the labels they vote with."""
+    return PublicIndex(torch.cat([asked(batch) for batch in public.batches()]), labels)
 
 
 def _classifier(reference: Encoder, public: ImageSet, least: float, labels: np.ndarray, classes: int) -> Voter:

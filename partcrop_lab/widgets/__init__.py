@@ -1,6 +1,7 @@
 """Panels for notebooks: the package's functions behind ipywidgets, one panel a file; no science inside."""
 
 from partcrop_lab.widgets.attacker_bench import attacker_bench
+from partcrop_lab.widgets.deja_vu import deja_vu
 from partcrop_lab.widgets.feature_builder import feature_builder
 from partcrop_lab.widgets.panel import ERROR_CLASS, Drawing, Panel
 from partcrop_lab.widgets.part_explorer import part_explorer
@@ -11,6 +12,7 @@ __all__ = [
     "Drawing",
     "Panel",
     "attacker_bench",
+    "deja_vu",
     "feature_builder",
     "part_explorer",
     "trap_demo",

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 
 import ipywidgets as widgets
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from partcrop_lab import plots, tables
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.images import Box, ImageSet
 from partcrop_lab.images.decode import decode
+from partcrop_lab.widgets.box_picker import BoxPicker
 from partcrop_lab.widgets.panel import Drawing, Panel, by_name
 
-try:
-    from jupyter_bbox_widget import BBoxWidget
-except ImportError:  # the sliders do everything the dragged box does
-    BBoxWidget = None
-
-ZOOM_TO = 192
 OWN_BOX = "(a box of your own)"
 
 
@@ -48,8 +40,8 @@ def part_explorer(
     """
     named = by_name(encoders)
     gallery = Gallery(images, list(named.values()), member, min(shown, len(images)))
-    controls = _controls(gallery, list(named))
-    box = BBoxWidget(hide_buttons=True, classes=["part"]) if BBoxWidget and drag else None
+    picker = BoxPicker(gallery.size, drag=drag)
+    controls = _controls(gallery, picker, list(named))
     upload = widgets.FileUpload(accept="image/*", description="your own image")
 
     def draw(image, part, x, y, encoders, pooling, measure, flip) -> Drawing:
@@ -59,20 +51,19 @@ def part_explorer(
         chosen, known = [named[name] for name in encoders], [gallery.maps[name][image] for name in encoders]
         whole = gallery.pixels[image]
         table = tables.response_table(chosen, whole, (x[0], y[0], x[1], y[1]), known, **options)
-        pixels = whole if box is None else None
+        pixels = whole if picker.widget is None else None
         width = 1.9 * (pixels is not None) + 2.5 * len(chosen)
         png = plots.png(lambda figure: plots.part_responses(pixels, table, "", figure), width, 4.0, 80)
         return Drawing(png, f"<small>{gallery.badges[image]}Red box, shading: the part's own place.</small>")
 
-    beside = widgets.VBox([*filter(None, [box]), upload])
+    beside = widgets.VBox([*filter(None, [picker.widget]), upload])
     panel = Panel("Part explorer", controls, draw, beside=beside)
-    panel.box, panel.upload = box, upload
-    controls["image"].observe(panel.guarded(lambda change: _choose_image(panel, gallery)), "value")
-    controls["part"].observe(panel.guarded(lambda change: _choose_part(panel, gallery)), "value")
+    panel.box, panel.upload = picker.widget, upload
+    controls["image"].observe(panel.guarded(lambda change: _choose_image(panel, gallery, picker)), "value")
+    controls["part"].observe(panel.guarded(lambda change: _choose_part(panel, gallery, picker)), "value")
     upload.observe(panel.guarded(lambda change: _take(panel, gallery, change["new"])), "value")
-    if box is not None:
-        _link_box(panel, gallery)
-    _choose_image(panel, gallery)
+    picker.link(panel, lambda: setattr(controls["part"], "value", OWN_BOX))
+    _choose_image(panel, gallery, picker)
     return panel
 
 
@@ -123,14 +114,11 @@ def _take(panel: Panel, gallery: Gallery, files: Sequence[dict]) -> None:
             panel.controls["image"].value = len(gallery.titles) - 1
 
 
-def _controls(gallery: Gallery, encoders: list[str]) -> dict[str, widgets.Widget]:
-    edge = {"min": 0, "max": gallery.size, "continuous_update": False}
-    quarter = gallery.size // 4
+def _controls(gallery: Gallery, picker: BoxPicker, encoders: list[str]) -> dict[str, widgets.Widget]:
     return {
         "image": widgets.Dropdown(options=gallery.options, description="image"),
         "part": widgets.Dropdown(options=[OWN_BOX], description="part"),
-        "x": widgets.IntRangeSlider(value=(quarter, 2 * quarter), description="x (px)", **edge),
-        "y": widgets.IntRangeSlider(value=(quarter, 2 * quarter), description="y (px)", **edge),
+        **picker.controls,
         "encoders": widgets.SelectMultiple(
             options=encoders, value=encoders, rows=min(5, len(encoders)), description="encoders"
         ),
@@ -152,7 +140,7 @@ def _badge(member: np.ndarray | None, i: int) -> str:
     return "" if member is None else f"<b>{'Member' if member[i] else 'Non-member'}.</b> "
 
 
-def _choose_image(panel: Panel, gallery: Gallery) -> None:
+def _choose_image(panel: Panel, gallery: Gallery, picker: BoxPicker) -> None:
     """Offer the image's own parts, the largest first, and begin with that."""
     i = panel.controls["image"].value
     boxes = gallery.boxes[i]
@@ -160,64 +148,15 @@ def _choose_image(panel: Panel, gallery: Gallery) -> None:
     with panel.together():
         panel.controls["part"].options = [OWN_BOX, *parts]
         panel.controls["part"].value = (parts or [OWN_BOX])[0]
-        if panel.box is not None:
-            panel.box.image_bytes = _enlarged(gallery.pixels[i])
-            panel.box.bboxes = _as_bbox(panel, gallery)
+        picker.show(gallery.pixels[i])
 
 
 def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _choose_part(panel: Panel, gallery: Gallery) -> None:
+def _choose_part(panel: Panel, gallery: Gallery, picker: BoxPicker) -> None:
     part, i = panel.controls["part"].value, panel.controls["image"].value
     if part != OWN_BOX and part is not None:
-        x0, y0, x1, y1 = gallery.boxes[i][part]
         with panel.together():
-            panel.controls["x"].value, panel.controls["y"].value = (x0, x1), (y0, y1)
-
-
-def _enlarged(pixels: Tensor) -> bytes:
-    data, side = BytesIO(), pixels.shape[-1]
-    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    picture.resize((side * max(1, ZOOM_TO // side),) * 2, Image.Resampling.NEAREST).save(data, format="PNG")
-    return data.getvalue()
-
-
-def _as_bbox(panel: Panel, gallery: Gallery) -> list[dict]:
-    zoom = max(1, ZOOM_TO // gallery.size)
-    (x0, x1), (y0, y1) = panel.controls["x"].value, panel.controls["y"].value
-    return [{"x": x0 * zoom, "y": y0 * zoom, "width": (x1 - x0) * zoom, "height": (y1 - y0) * zoom, "label": "part"}]
-
-
-def _from_bbox(bbox: dict, gallery: Gallery) -> Box:
-    """The last box that was dragged, in whole pixels of the image, at least one wide."""
-    zoom, side = max(1, ZOOM_TO // gallery.size), gallery.size
-    x0, y0 = (min(max(round(bbox[key] / zoom), 0), side - 1) for key in ("x", "y"))
-    x1, y1 = (
-        min(max(low + 1, round((bbox[key] + bbox[extent]) / zoom)), side)
-        for low, key, extent in ((x0, "x", "width"), (y0, "y", "height"))
-    )
-    return x0, y0, x1, y1
-
-
-def _link_box(panel: Panel, gallery: Gallery) -> None:
-    """Dragging moves the sliders, and the sliders move the box."""
-
-    def dragged(change) -> None:
-        boxes = change["new"]
-        drawing = any(min(one["width"], one["height"]) == 0 for one in boxes)  # the mouse is still down
-        if not boxes or drawing or boxes == _as_bbox(panel, gallery):
-            return
-        x0, y0, x1, y1 = _from_bbox(boxes[-1], gallery)
-        with panel.together():
-            panel.controls["part"].value = OWN_BOX
-            panel.controls["x"].value, panel.controls["y"].value = (x0, x1), (y0, y1)
-        slid(change)
-
-    def slid(change) -> None:
-        panel.box.selected_index, panel.box.bboxes = 0, _as_bbox(panel, gallery)
-
-    panel.box.observe(panel.guarded(dragged), "bboxes")
-    for name in ("x", "y"):
-        panel.controls[name].observe(panel.guarded(slid), "value")
+            picker.box = gallery.boxes[i][part]

@@ -150,6 +150,28 @@ def roc(result: AuditResult | pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@_styled
+def rocs(results: Mapping[str, AuditResult], ax: Axes | None = None) -> Axes:
+    """The ROCs of several audits on logarithmic axes, each named with its AUC and 95 % interval; no controls.
+
+    Args:
+        results: at most six, by the name shown.
+        ax: where to draw.
+    """
+    ax = ax or _new(4.6, 4.6)
+    colours, lines = (BLUE, RED, GREEN, PURPLE, ORANGE, GREY), ("-", "--", "-.", ":", "-", "--")
+    for (name, result), color, line in zip(results.items(), colours, lines, strict=False):
+        curve, auc = roc_table(result).query("curve == 'target'"), result.metrics.loc["auc"]
+        label = f"{name}, {auc['value']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}]"
+        ax.plot(curve["fpr"], curve["tpr"], color=color, ls=line, label=label)
+    ax.plot([1e-4, 1], [1e-4, 1], color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
+    least = min(0.5, 1 / max(result.settings["nonmembers"] for result in results.values()))
+    ax.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.6))
+    ax.set(xlabel="false positive rate", ylabel="true positive rate")
+    ax.legend(loc="upper left", bbox_to_anchor=(-0.26, -0.17))
+    return ax
+
+
 def _names_with_auc(result: AuditResult) -> dict[str, str]:
     def label(name: str, row: pd.Series) -> str:
         return f"{NAMES[name]}, AUC {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"

@@ -60,6 +60,13 @@ def test_roc_table_gives_the_best_threshold_that_keeps_to_each_rate(results):
     assert (table["low"] <= table["high"]).all() and (table["tpr"].between(table["low"], table["high"])).mean() > 0.9
 
 
+def test_several_rocs_are_told_apart_by_name_line_and_colour(results):
+    ax = plots.rocs({"one": results["matched"], "two": results["released"]})
+    assert "one, 0." in texts(ax) and "two, 0." in texts(ax) and "chance" in texts(ax)
+    looks = {(line.get_color(), line.get_linestyle()) for line in ax.lines}
+    assert len(looks) == 3 and ax.get_xscale() == ax.get_yscale() == "log"
+
+
 def test_roc_draws_target_controls_null_band_and_chance_on_logarithmic_axes(results):
     ax = plots.roc(results["matched"])
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")

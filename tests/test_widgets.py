@@ -205,6 +205,10 @@ def test_the_bench_trains_at_the_press_of_its_button_and_keeps_the_results(tiny_
     assert panel.error.value == "" and len(panel.results) == 2 and len(shown) > 2
     assert panel.results[1].settings["attacker"] == "mlp-shallow" and panel.results[1].settings["queries"] == 9
     assert panel.bar.layout.display == "none"
+    plain = Image.open(io.BytesIO(panel.picture.value)).width
+    panel.controls["overlay"].value = True
+    panel.button.click()
+    assert panel.error.value == "" and Image.open(io.BytesIO(panel.picture.value)).width > plain
 
 
 def test_the_bench_shows_why_it_cannot_train(tiny_encoder, drawings):

@@ -25,6 +25,8 @@ ATTACKS = {
     "PartCrop, 32 parts, uniform energies": PartCrop(crops=32, kind="uniform"),
     "PartCrop, 32 parts, cosine": PartCrop(crops=32, measure_by="cosine"),
 }
+MOST = 6
+"""Runs that are drawn over each other."""
 EVERY = 10
 """Epochs between two drawings of the loss."""
 
@@ -44,8 +46,8 @@ def attacker_bench(
         permutations: fits with permuted labels.
 
     Returns:
-        A panel with the controls encoder, attack, attacker, folds and seed, and a button. Its attribute `results`
-        holds the results so far.
+        A panel with the controls encoder, attack, attacker, folds, seed and overlay, and a button. Its attribute
+        `results` holds the results so far, of which the last ones are drawn over each other where overlay is ticked.
     """
     named, attacks = by_name(encoders), dict(attacks or ATTACKS)
     panel: Panel | None = None
@@ -55,7 +57,7 @@ def attacker_bench(
         if panel is not None:
             panel.advance(share, text, png)
 
-    def draw(encoder, attack, attacker, folds, seed) -> Drawing:
+    def draw(encoder, attack, attacker, folds, seed, overlay) -> Drawing:
         chosen, asked = named[encoder], attacks[attack]
         over = split or chosen.split
         show(0.0, f"{asked.queries} queries for each of {len(over.images)} images ...")
@@ -63,8 +65,10 @@ def attacker_bench(
         show(1.0, "controls: untrained encoder, pixels, permuted labels ...")
         result = audit(chosen, over, asked, attacker, folds, seed, permutations=permutations)
         results.append(result)
+        kept = dict(list(_named(results).items())[-MOST:]) if overlay else {}
+        width = 9.2 + 4.6 * bool(kept)
         return Drawing(
-            plots.png(lambda figure: _draw_result(result, figure), 9.2, 4.7, 85), report.html_summary(result)
+            plots.png(lambda figure: _draw_result(result, kept, figure), width, 4.7, 85), report.html_summary(result)
         )
 
     controls = {
@@ -73,6 +77,7 @@ def attacker_bench(
         "attacker": widgets.Dropdown(options=list(ATTACKERS), value="logistic", description="attacker"),
         "folds": widgets.IntSlider(value=2, min=2, max=5, description="folds"),
         "seed": widgets.BoundedIntText(value=0, min=0, max=9999, description="seed"),
+        "overlay": widgets.Checkbox(description="overlay the last runs", indent=False),
     }
     panel = Panel("Attacker bench", controls, draw, button="Train and audit")
     panel.results = results
@@ -110,7 +115,18 @@ def train_live(
     return pd.DataFrame(losses)
 
 
-def _draw_result(result: AuditResult, figure: Figure) -> None:
-    left, right = figure.subplots(1, 2)
+def _named(results: Sequence[AuditResult]) -> dict[str, AuditResult]:
+    """Results by number, encoder, queries, attacker and seed."""
+    about = [one.settings for one in results]
+    return {
+        f"{k}: {one['encoder']['name']}, {one['queries']} q., {one['attacker']}, seed {one['seed']}": result
+        for k, (one, result) in enumerate(zip(about, results, strict=True), start=1)
+    }
+
+
+def _draw_result(result: AuditResult, kept: Mapping[str, AuditResult], figure: Figure) -> None:
+    left, right, *more = figure.subplots(1, 2 + bool(kept))
     plots.roc(result, left)
     plots.score_histogram(result, right)
+    for ax in more:
+        plots.rocs(kept, ax)

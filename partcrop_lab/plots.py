@@ -540,7 +540,8 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
         ax.set(title=recipe, xlabel="steps of training", xlim=(0, None))
         ax.set(ylim=(table["low"].min() - 0.03, table["high"].max() + 0.18))  # the legend lies above all bars
         ax.legend(loc="upper left")
-    axes[0].set(ylabel="AUC of telling members\nfrom non-members")
+        if ax.get_subplotspec().is_first_col():
+            ax.set_ylabel("AUC of telling members\nfrom non-members")
     return np.asarray(axes)
 
 

@@ -13,6 +13,10 @@ MODEL = "vit_tiny_patch16_224"
 SIZES = {"image_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3, "precision": "fp32"}
 
 
+def pytest_addoption(parser):
+    parser.addoption("--every-notebook", action="store_true", help="open every notebook in the browser, not one")
+
+
 def pytest_collection_modifyitems(items):
     """Files with slow tests come first, so that no worker is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

@@ -2,7 +2,7 @@
 
 ``python benchmarks/calibration.py --images train.parquet`` runs 200 null audits and the power scenarios through
 the whole audit on CIFAR-10 and writes one row per audit to benchmarks/calibration.csv, then the summary. It resumes
-where it was stopped. About two hours on one core; the tests run 20 null audits of it on partshapes.
+where it was stopped. About two hours on one core; the tests run ten null audits of it on partshapes.
 """
 
 from __future__ import annotations

@@ -125,9 +125,10 @@ def test_an_error_stands_in_the_panel_in_one_line_and_goes_again(explorer):
     explorer.page.locator(".partcrop-error b").wait_for()
     (told,) = explorer.errors()
     assert "tick at least one" in told and "Traceback" not in told
-    before = explorer.digest()
-    encoders.select_option(index=1)
-    explorer.wait_for_change(before)
+    for chosen in [1], [0, 1]:
+        before = explorer.digest()
+        encoders.select_option(index=chosen)
+        explorer.wait_for_change(before)
     assert explorer.errors() == []
 
 
@@ -169,7 +170,7 @@ def test_a_notebook_runs_in_the_browser_and_draws_its_panel(opened, name, reques
     if name != NOTEBOOKS[0] and not request.config.getoption("every_notebook"):
         pytest.skip("only the first notebook, for time; --every-notebook opens all, which test_notebooks runs anyway")
     notebook = opened(name, timeout=900)
-    assert notebook.picture.evaluate("one => one.naturalWidth") > 300 and notebook.errors() == []
+    assert notebook.picture.evaluate("one => one.naturalWidth") >= 200 and notebook.errors() == []
 
 
 def test_the_dashboards_show_the_same_panels_without_code(voila, chromium):

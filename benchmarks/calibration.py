@@ -34,11 +34,15 @@ def untrained_vit(seed: int, side: int = 32) -> pl.Encoder:
     return pl.load_encoder("random:vit_tiny_patch16_224", image_size=side, patch_size=8, depth=6, seed=seed)
 
 
+def group(images: pl.ImageSet, rep: int, each: int) -> pl.ImageSet:
+    """Group `rep` of the images, disjoint from all others: two times `each`, and some to spare."""
+    width = 2 * each + SPARE
+    return images.subset(np.arange(rep * width, (rep + 1) * width))
+
+
 def null_audit(images: pl.ImageSet, rep: int, each: int = 100) -> pl.AuditResult:
     """Audit a fresh random encoder on group `rep` of the images: `each` members and as many non-members."""
-    width = 2 * each + SPARE
-    group = images.subset(np.arange(rep * width, (rep + 1) * width))
-    split = pl.member_split(group, members=each, seed=rep)
+    split = pl.member_split(group(images, rep, each), members=each, seed=rep)
     attack = pl.attacks.PartCrop(crops=32)
     return pl.audit(untrained_vit(rep), split, attack, seed=rep, permutations=1, progress=False)
 

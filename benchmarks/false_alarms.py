@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from calibration import NULL, SPARE, row
+from calibration import NULL, SPARE, group, row
 from grid import grow
 from scipy.stats import binomtest
 
@@ -52,9 +52,7 @@ def encoder_of(images: pl.ImageSet, rep: int, number: int) -> pl.Encoder:
 def audits(images: pl.ImageSet, rep: int) -> list[dict]:
     """One group, every attack."""
     torch.set_num_threads(1)
-    width = 2 * EACH + SPARE
-    group = images.subset(np.arange(rep * width, (rep + 1) * width))
-    split = pl.member_split(group, members=EACH, nonmembers=EACH, seed=rep)
+    split = pl.member_split(group(images, rep, EACH), members=EACH, nonmembers=EACH, seed=rep)
     encoder, reference = (encoder_of(images, rep, number) for number in range(2))
     found = []
     for attack in every_attack(reference):

@@ -11,13 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 from grid import grow
 
 import partcrop_lab as pl
-from partcrop_lab.defenses.unlearning import RETRAINED, Unlearning, judge, retained
+from partcrop_lab.defenses.unlearning import RETRAINED, Unlearning, judge, retained, some_members
 from partcrop_lab.encoders.zoo_entries import PROBE
 from partcrop_lab.store import cache_dir, digest
 
@@ -30,8 +29,8 @@ def points(name: str, seed: int) -> list[dict[str, Any]]:
     """One encoder of the zoo and one third of its members: as it was, unlearned, and trained without them."""
     torch.set_num_threads(1)
     encoder = pl.load_encoder(f"zoo:{name}")
-    members, how = encoder.split.members, encoder.card
-    forget = members.subset(np.sort(np.random.default_rng(seed).permutation(len(members))[: len(members) // 3]))
+    how = encoder.card
+    forget = some_members(encoder, how["N"] // 3, seed)
     unseen, labelled = (pl.load_images(**some, size=encoder.image_size) for some in (UNSEEN, PROBE))
     kept = retained(encoder, forget)
     place = cache_dir() / "unlearning" / digest(encoder.digest, kept.digest)[:16]
@@ -39,7 +38,7 @@ def points(name: str, seed: int) -> list[dict[str, Any]]:
     fitted = Unlearning(seed=seed).fit(encoder, forget, unseen, progress=False)
     encoders = {"as it was": encoder, "unlearned": fitted, RETRAINED: again}
     table = judge(encoders, forget, encoder.split.nonmembers, ATTACK, labelled, seed, progress=False)
-    return table.assign(zoo=name, seed=seed, N=len(members)).to_dict("records")
+    return table.assign(zoo=name, seed=seed, N=how["N"]).to_dict("records")
 
 
 def main(

@@ -616,15 +616,16 @@ def unlearn(
 
 def _to_forget(encoder: Encoder, forget: str, seed: int) -> ImageSet:
     """The members that a file names, or so many drawn."""
-    members = encoder.split.members
+    from partcrop_lab.defenses.unlearning import some_members
+
     if forget.isdigit():
-        return members.subset(np.sort(np.random.default_rng(seed).permutation(len(members))[: int(forget)]))
+        return some_members(encoder, int(forget), seed)
     path = Path(forget)
     if not path.is_file():
         raise typer.BadParameter(
             f"--forget is {forget!r}; it must be a text file with a name on each line, or a number"
         )
-    return members.subset([line.strip() for line in path.read_text().splitlines() if line.strip()])
+    return encoder.split.members.subset([line.strip() for line in path.read_text().splitlines() if line.strip()])
 
 
 def _unlearning_text(table: pd.DataFrame) -> str:

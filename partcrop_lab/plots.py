@@ -22,7 +22,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from partcrop_lab.tables import FeatureSteps, describe, roc_table
+from partcrop_lab.tables import GRID, FeatureSteps, describe, roc_table, target_rates
 
 if TYPE_CHECKING:
     from partcrop_lab.audit import AuditResult
@@ -141,10 +141,7 @@ def roc(result: AuditResult | pd.DataFrame, ax: Axes | None = None) -> Axes:
             continue
         ax.fill_between(curve["fpr"], curve["low"], curve["high"], color=look["color"], alpha=0.2, lw=0)
         ax.plot(curve["fpr"], curve["tpr"], label=names[name], **look)
-    ax.plot([1e-4, 1], [1e-4, 1], color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
-    ax.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.6 if protocol == "matched" else 8))
-    ax.set(xlabel="false positive rate", ylabel="true positive rate")
-    ax.legend(loc="upper left", bbox_to_anchor=(-0.26, -0.17))
+    _logarithmic(ax, least, 1.6 if protocol == "matched" else 8)
     if protocol == "released":
         mark_released(ax)
     return ax
@@ -161,20 +158,28 @@ def rocs(results: Mapping[str, AuditResult], ax: Axes | None = None) -> Axes:
     ax = ax or _new(4.6, 4.6)
     colours, lines = (BLUE, RED, GREEN, PURPLE, ORANGE, GREY), ("-", "--", "-.", ":", "-", "--")
     for (name, result), color, line in zip(results.items(), colours, lines, strict=False):
-        curve, auc = roc_table(result).query("curve == 'target'"), result.metrics.loc["auc"]
-        label = f"{name}, {auc['value']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}]"
-        ax.plot(curve["fpr"], curve["tpr"], color=color, ls=line, label=label)
+        ax.plot(
+            GRID, target_rates(result), color=color, ls=line, label=f"{name}, {_interval(result.metrics.loc['auc'])}"
+        )
+    return _logarithmic(ax, min(0.5, 1 / max(result.settings["nonmembers"] for result in results.values())))
+
+
+def _logarithmic(ax: Axes, least: float, top: float = 1.6) -> Axes:
+    """Rates from `least` on logarithmic axes, the line of chance, and the legend below."""
     ax.plot([1e-4, 1], [1e-4, 1], color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
-    least = min(0.5, 1 / max(result.settings["nonmembers"] for result in results.values()))
-    ax.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.6))
+    ax.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, top))
     ax.set(xlabel="false positive rate", ylabel="true positive rate")
     ax.legend(loc="upper left", bbox_to_anchor=(-0.26, -0.17))
     return ax
 
 
+def _interval(row: pd.Series) -> str:
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
 def _names_with_auc(result: AuditResult) -> dict[str, str]:
     def label(name: str, row: pd.Series) -> str:
-        return f"{NAMES[name]}, AUC {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        return f"{NAMES[name]}, AUC {_interval(row)}"
 
     controls = result.controls.rename(columns={"auc": "value"})
     rows = {name: controls.loc[name] for name in controls.index if name != "permuted"}

@@ -151,7 +151,7 @@ def roc_table(result: AuditResult, bootstraps: int = 200, seed: int = 0) -> pd.D
     strata = [np.flatnonzero((fold == k) & (member == side)) for k in np.unique(fold) for side in (True, False)]
     tables = []
     for curve in ("target", *(name for name in CONTROLS if name in scores)):
-        ranks = fold_ranks(scores["score" if curve == "target" else curve].to_numpy(), fold)
+        ranks = _ranks(result, curve)
         table = pd.DataFrame({"curve": curve, "fpr": GRID, "tpr": _steps(ranks, member), "low": np.nan, "high": np.nan})
         if curve == "target":
             draws = [np.concatenate([rng.choice(rows, len(rows)) for rows in strata]) for _ in range(bootstraps)]
@@ -161,6 +161,16 @@ def roc_table(result: AuditResult, bootstraps: int = 200, seed: int = 0) -> pd.D
     if len(result.null_band):
         tables.append(result.null_band.assign(curve="permuted", tpr=np.nan)[["curve", "fpr", "tpr", "low", "high"]])
     return pd.concat(tables, ignore_index=True)
+
+
+def target_rates(result: AuditResult) -> np.ndarray:
+    """The true positive rates of the attack alone at each of `GRID`, as in `roc_table`, without band or controls."""
+    return _steps(_ranks(result, "target"), result.scores["member"].to_numpy(bool))
+
+
+def _ranks(result: AuditResult, curve: str) -> np.ndarray:
+    scores = result.scores["score" if curve == "target" else curve].to_numpy()
+    return fold_ranks(scores, result.scores["fold"].to_numpy())
 
 
 def _steps(ranks: np.ndarray, member: np.ndarray) -> np.ndarray:

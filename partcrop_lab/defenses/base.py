@@ -83,6 +83,23 @@ class Defense(ABC):
         return encoder, self.hindered(attack)
 
 
+def card_of(encoder: Encoder, lost: str, instead: str = "") -> dict[str, Any]:
+    """The card of an encoder that can be trained again or on: it holds recipe, settings, seed and split.
+
+    Args:
+        encoder: the encoder.
+        lost: what cannot be done without, in words.
+        instead: what else would do, in words.
+
+    Raises:
+        BadInput: the card holds less.
+    """
+    if not {"recipe", "settings", "seed", "split"} <= encoder.card.keys():
+        right = ", ".join(filter(None, ["take one of pretrain or of the zoo", instead]))
+        raise BadInput(f"encoder {encoder.name} does not say how it was trained, {lost}; {right}")
+    return encoder.card
+
+
 ENGINE = set(inspect.signature(pretrain).parameters)
 """Keywords of `pretrain` that are no settings of the recipe."""
 
@@ -101,12 +118,7 @@ def defended(encoder: Encoder, defense: Defense, out: str | Path | None = None, 
     """
     if defense.stage == "serving":
         return defense.wrap(encoder)
-    card = encoder.card
-    if not {"recipe", "settings", "seed", "split"} <= card.keys():
-        raise BadInput(
-            f"encoder {encoder.name} does not say how it was trained, so it cannot be trained again under "
-            f"{defense.name}; take one of pretrain or of the zoo, or a defence of serving"
-        )
+    card = card_of(encoder, f"so it cannot be trained again under {defense.name}", "or a defence of serving")
     how = {"seed": card["seed"], "out": out, "progress": progress}
     return defense.fit(card["recipe"], encoder.split, **how, **card["settings"])
 

@@ -15,7 +15,7 @@ from partcrop_lab.audit.kept import code_digest
 from partcrop_lab.audit.stats import interval, over_seeds
 from partcrop_lab.defenses.base import Defense, defended
 from partcrop_lab.encoders import Encoder
-from partcrop_lab.encoders.utility import judged
+from partcrop_lab.encoders.utility import halves, judged
 from partcrop_lab.images import ImageSet, MembershipSplit
 from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_csv, write_json
@@ -58,7 +58,7 @@ def tradeoff(
         BadInput: images without labels, or an encoder that cannot be trained again.
     """
     split, rows = split or encoder.split, []
-    halves = labelled.subset(slice(0, len(labelled) // 2)), labelled.subset(slice(len(labelled) // 2, None))
+    sides = halves(labelled)
     for defense in bar([None, *defenses], "defenses", unit="defence", shown=progress):
         guarded, asked = encoder, [("as before", encoder, attack)]
         if defense is not None:
@@ -68,7 +68,7 @@ def tradeoff(
             through, known = defense.adaptive(guarded, attack)
             if (through, known) != (guarded, hindered):
                 asked.append(("adaptive", through, known))
-        about = _about(encoder, guarded, defense) | _use(guarded, *halves)
+        about = _about(encoder, guarded, defense) | _use(guarded, *sides)
         for attacker, through, one in asked:
             found = compare([through], [one], split, seeds, progress=progress).table.iloc[0]
             times = getattr(through, "times", 1)

@@ -19,14 +19,14 @@ from torch.nn.functional import cosine_similarity
 
 from partcrop_lab.attacks import Attack
 from partcrop_lab.audit import audit
+from partcrop_lab.defenses.base import card_of
 from partcrop_lab.devices import generator
 from partcrop_lab.encoders import Encoder
-from partcrop_lab.encoders.checkpoint import rounded
 from partcrop_lab.encoders.recipes import Objective, make_recipe
 from partcrop_lab.encoders.recipes.base import full_precision, pooled
 from partcrop_lab.encoders.recipes.siamese import TwoViewObjective
-from partcrop_lab.encoders.training import rate
-from partcrop_lab.encoders.utility import judged
+from partcrop_lab.encoders.training import rate, served_parts
+from partcrop_lab.encoders.utility import halves, judged
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, member_split
 from partcrop_lab.progress import bar
@@ -111,9 +111,7 @@ class Unlearning:
         return self._result(encoder, objective, forget)
 
     def _result(self, encoder: Encoder, objective: TwoViewObjective, forget: ImageSet) -> Encoder:
-        model, head = encoder.architecture.build(), objective.recipe.head(encoder.width)
-        model.load_state_dict(rounded(objective.backbone.state_dict()))
-        head.load_state_dict(rounded(objective.projector.state_dict()))
+        model, head = served_parts(objective, projector=True)
         card = encoder.card | {"unlearned": {**asdict(self), "images": len(forget), "digest": forget.digest}}
         name = f"{encoder.name}, {len(forget)} unlearned"
         return encoder.like(model, name=name, architecture=encoder.architecture, card=card, projector=head)
@@ -121,12 +119,11 @@ class Unlearning:
 
 def _objective(encoder: Encoder) -> TwoViewObjective:
     """The objective that an encoder was trained with, at the encoder's weights."""
-    if not {"recipe", "settings", "split"} <= encoder.card.keys():
-        raise BadInput(f"encoder {encoder.name} does not say how and on what it was trained; take one of pretrain")
-    objective = make_recipe(encoder.card["recipe"], **encoder.card["settings"]).objective(encoder.image_size, 0)
+    card = card_of(encoder, "so it cannot be trained on to forget")
+    objective = make_recipe(card["recipe"], **card["settings"]).objective(encoder.image_size, 0)
     if not isinstance(objective, TwoViewObjective):
         raise BadInput(
-            f"encoder {encoder.name} was trained by {encoder.card['recipe']}; alignment calibration needs a recipe "
+            f"encoder {encoder.name} was trained by {card['recipe']}; alignment calibration needs a recipe "
             "that compares two views through a projector: simclr, barlowtwins or vicreg"
         )
     if encoder.projector is None:
@@ -151,6 +148,12 @@ def retained(encoder: Encoder, forget: ImageSet) -> ImageSet:
     if len(rows) < 2:
         raise BadInput(f"all {len(members)} members are to be forgotten; then train no encoder at all")
     return members.subset(rows)
+
+
+def some_members(encoder: Encoder, count: int, seed: int) -> ImageSet:
+    """So many members of an encoder's split, drawn by a seed, in the split's order; all where it has no more."""
+    members = encoder.split.members
+    return members.subset(np.sort(np.random.default_rng(seed).permutation(len(members))[:count]))
 
 
 def _check_unseen(encoder: Encoder, unseen: ImageSet) -> None:
@@ -212,13 +215,13 @@ def judge(
     if RETRAINED not in encoders:
         raise ValueError(f"unlearning is judged beside an encoder trained without the images; name one {RETRAINED!r}")
     split = member_split(forget, nonmembers)
-    halves = labelled.subset(slice(0, len(labelled) // 2)), labelled.subset(slice(len(labelled) // 2, None))
+    sides = halves(labelled)
     how = {"seed": seed, "permutations": 0, "progress": progress}
     results = {name: audit(encoder, split, attack, **how) for name, encoder in encoders.items()}
     rows = []
     for name, result in results.items():
         auc, beside = result.metrics.loc["auc"], result.minus(results[RETRAINED])
-        right, near = judged(encoders[name], *halves)
+        right, near = judged(encoders[name], *sides)
         rows.append(
             {
                 "encoder": name,

@@ -1,9 +1,9 @@
 """Deja vu memorisation: what the background of a training image alone betrays of it (arXiv 2304.13850)."""
 
-from partcrop_lab.dejavu.background import Backgrounds, Inference, association
+from partcrop_lab.dejavu.background import Backgrounds, Inference
 from partcrop_lab.dejavu.neighbours import PublicIndex, confidence
 from partcrop_lab.dejavu.periphery import Periphery, largest_outside, periphery
-from partcrop_lab.dejavu.score import DejaVu, at_layer, deja_vu, one_model, with_controls
+from partcrop_lab.dejavu.score import DejaVu, association, at_layer, deja_vu, one_model, with_controls
 
 __all__ = [
     "Backgrounds",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from partcrop_lab.dejavu.neighbours import PublicIndex, confidence
-from partcrop_lab.dejavu.score import PARTITION, PROJECTOR, UNASSOCIATED, at_layer, public_index
+from partcrop_lab.dejavu.score import PROJECTOR, at_layer, public_index
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import Box, ImageSet
@@ -57,14 +57,13 @@ class Backgrounds:
     def __init__(
         self, encoders: Mapping[str, Encoder], public: ImageSet, layer: str | int = PROJECTOR, k: int = 100
     ) -> None:
-        if not 1 <= k <= len(public):
-            raise ValueError(f"k is {k}; it must be from 1 to the {len(public)} public images")
         self.encoders, self.public, self.k = dict(encoders), public, k
-        self.classes = int(public.labels.max()) + 1
         self._asked = {name: at_layer(encoder, layer) for name, encoder in encoders.items()}
         self._index: dict[str, PublicIndex] = {
             name: public_index(asked, public, public.labels) for name, asked in self._asked.items()
         }
+        for index in self._index.values():
+            index.check(k)
 
     def infer(self, image: Tensor, box: Box) -> dict[str, Inference]:
         """What each model infers from a box of an image (3, S, S) uint8; by its name.
@@ -78,29 +77,16 @@ class Backgrounds:
         found = {}
         for name, encoder in self.encoders.items():
             crop = crop_resize(image[None], torch.tensor([[list(box)]]), encoder.image_size)[:, 0]
-            rows = self._index[name].search(self._asked[name](crop), self.k)[0]
-            votes = torch.bincount(torch.as_tensor(self.public.labels)[rows], minlength=self.classes) / self.k
-            found[name] = Inference(rows, votes)
+            rows = self._index[name].search(self._asked[name](crop), self.k)
+            found[name] = Inference(rows[0], self._index[name].tally(rows)[0])
         return found
 
     def votes_table(self, inferred: Mapping[str, Inference]) -> pd.DataFrame:
         """The votes as a table: columns model, label (class number), class and votes."""
-        names = self.public.classes or [str(label) for label in range(self.classes)]
+        names = self.public.classes
         rows = [
-            (model, label, names[label], float(votes))
+            (model, label, names[label] if names else str(label), float(votes))
             for model, one in inferred.items()
             for label, votes in enumerate(one.votes)
         ]
         return pd.DataFrame(rows, columns=["model", "label", "class", "votes"])
-
-
-def association(inferred: Mapping[str, Inference], label: int, trained: str) -> str:
-    """Which of the four an image of this class is: memorised, correlated, misrepresented or unassociated.
-
-    Args:
-        inferred: of two models.
-        label: the image's class.
-        trained: the name of the model that was trained on it.
-    """
-    (other,) = (name for name in inferred if name != trained)
-    return PARTITION.get((inferred[trained].guess == label, inferred[other].guess == label), UNASSOCIATED)

@@ -44,6 +44,11 @@ class PublicIndex:
         for start in range(0, len(self.embeddings), ROWS):
             yield torch.as_tensor(np.asarray(self.embeddings[start : start + ROWS])).float()
 
+    def check(self, k: int) -> None:
+        """Refuse a k that is not from 1 to the number of public images, by a ValueError."""
+        if not 1 <= k <= len(self.embeddings):
+            raise ValueError(f"k is {k}; it must be from 1 to the {len(self.embeddings)} public images")
+
     def search(self, queries: Tensor, k: int = 100) -> Tensor:
         """The k nearest rows to each query (q, E) by L2, nearest first: (q, k) int64.
 
@@ -51,8 +56,7 @@ class PublicIndex:
             ValueError: k that is not from 1 to the number of public images.
             BadInput: queries of another width.
         """
-        if not 1 <= k <= len(self.embeddings):
-            raise ValueError(f"k is {k}; it must be from 1 to the {len(self.embeddings)} public images")
+        self.check(k)
         if queries.ndim != 2 or queries.shape[1] != self.embeddings.shape[1]:
             found = tuple(queries.shape)
             raise BadInput(f"queries must be (q, {self.embeddings.shape[1]}), as the public embeddings; found {found}")
@@ -70,10 +74,13 @@ class PublicIndex:
 
     def votes(self, queries: Tensor, k: int = 100, classes: int | None = None) -> Tensor:
         """The share of each class among the k nearest: (q, classes) float32, rows summing to 1."""
+        return self.tally(self.search(queries, k), classes)
+
+    def tally(self, rows: Tensor, classes: int | None = None) -> Tensor:
+        """The share of each class among rows (q, k), as `search` finds them: (q, classes) float32."""
         labels = torch.as_tensor(np.asarray(self.labels))
-        classes = classes or int(labels.max()) + 1
-        near = labels[self.search(queries, k)]
-        return torch.zeros(len(queries), classes).scatter_add_(1, near, torch.full(near.shape, 1 / k))
+        classes, near = classes or int(labels.max()) + 1, labels[rows]
+        return torch.zeros(len(rows), classes).scatter_add_(1, near, torch.full(near.shape, 1 / rows.shape[1]))
 
 
 def confidence(votes: Tensor) -> Tensor:

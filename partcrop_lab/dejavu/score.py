@@ -109,7 +109,7 @@ class DejaVu:
     def association(self) -> pd.Series:
         """For each row of the table of A and B what `partition` counts it as; of C None."""
         rights = zip(*self._rights(self.table), strict=True)
-        named = [PARTITION.get((bool(own), bool(other)), UNASSOCIATED) for own, other in rights]
+        named = [association(own, other) for own, other in rights]
         return pd.Series(named, self.table.index).where(self.table["set"] != "C", None)
 
     @staticmethod
@@ -257,6 +257,15 @@ def with_controls(
         one = control.scores(shares, seed)
         tables.append(one[one["direction"] == "both"].assign(what=what))
     return found, pd.concat(tables, ignore_index=True)
+
+
+def association(own: bool, other: bool) -> str:
+    """Which of the four an image is, by whether the model trained on it and the other are right.
+
+    >>> association(True, False)
+    'memorised'
+    """
+    return PARTITION.get((bool(own), bool(other)), UNASSOCIATED)
 
 
 Voter = Callable[[Tensor], Tensor]

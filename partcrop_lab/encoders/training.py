@@ -19,7 +19,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from timm.layers import convert_sync_batchnorm
-from torch import Tensor
+from torch import Tensor, nn
 
 from partcrop_lab import store
 from partcrop_lab.devices import default_device, generator, resolve_precision, seed_of
@@ -365,14 +365,21 @@ def _groups(objective: Objective, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
+def served_parts(objective: Objective, projector: bool) -> tuple[nn.Module, nn.Module | None]:
+    """A copy of an objective's backbone, and of its projector where asked for, as a saved file would hold them."""
+    recipe = objective.recipe
+    model = recipe.architecture(objective.image_size).build()
+    model.load_state_dict(rounded(objective.backbone.state_dict()))
+    head = recipe.head(model.num_features) if projector else None
+    if head is not None:
+        head.load_state_dict(rounded(objective.projector.state_dict()))
+    return model, head
+
+
 def _encoder(run: _Run, split: MembershipSplit | None, precision: str, projector: bool, decoder: bool) -> Encoder:
     recipe = run.recipe
     architecture = recipe.architecture(run.images.size)
-    model = architecture.build()
-    model.load_state_dict(rounded(run.objective.backbone.state_dict()))
-    head = recipe.head(model.num_features) if projector else None
-    if head is not None:
-        head.load_state_dict(rounded(run.objective.projector.state_dict()))
+    model, head = served_parts(run.objective, projector)
     around = recipe.objective(run.images.size, run.seed) if decoder else None
     if around is not None:
         around.load_state_dict(rounded(run.objective.state_dict()))

@@ -51,6 +51,12 @@ def judged(encoder: Encoder, train: ImageSet, test: ImageSet) -> tuple[np.ndarra
     return _probed(*sides), _knn(*sides)
 
 
+def halves(labelled: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """The first half of a set, which trains a probe, and the second, which tests it."""
+    middle = len(labelled) // 2
+    return labelled.subset(slice(0, middle)), labelled.subset(slice(middle, None))
+
+
 def classifier() -> Pipeline:
     """The logistic regression that all probes are, on standardised features."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))

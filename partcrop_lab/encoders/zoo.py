@@ -15,7 +15,7 @@ from partcrop_lab import store
 from partcrop_lab.encoders.encoder import Encoder
 from partcrop_lab.encoders.load import load_encoder
 from partcrop_lab.encoders.training import kept_path, pretrain
-from partcrop_lab.encoders.utility import gain, judged
+from partcrop_lab.encoders.utility import gain, halves, judged
 from partcrop_lab.encoders.zoo_entries import PROBE, ZOO, ZooEntry
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import load_images
@@ -155,7 +155,7 @@ def utility(encoder: Encoder, seed: int = 0) -> dict[str, Any]:
     "gain" is that of the linear probe over the twin's, as (value, low, high).
     """
     images = load_images(**PROBE, size=encoder.image_size)
-    train, test = images.subset(slice(0, len(images) // 2)), images.subset(slice(len(images) // 2, None))
+    train, test = halves(images)
     untrained = encoder.untrained(seed)
     (right, near), (others, others_near) = (judged(one, train, test) for one in (encoder, untrained))
     return {

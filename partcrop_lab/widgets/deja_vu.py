@@ -10,7 +10,7 @@ from partcrop_lab.dejavu.score import PROJECTOR
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.images import Box, ImageSet
 from partcrop_lab.widgets.box_picker import BoxPicker
-from partcrop_lab.widgets.panel import Drawing, Panel
+from partcrop_lab.widgets.panel import Drawing, Panel, title
 
 MEANING = {
     "memorised": "the model trained on the image names its class, the other does not",
@@ -49,8 +49,7 @@ def deja_vu(
     for name, encoder in asked.encoders.items():
         found = periphery(encoder.split.members.subset(slice(0, 3 * shown)))
         for row in range(min(shown, len(found.images))):
-            title = found.images.classes[found.images.labels[row]] if found.images.classes else found.images.names[row]
-            options.append((f"{name} {row}: {title}", len(options)))
+            options.append((f"{name} {row}: {title(found.images, row)}", len(options)))
             backgrounds.append((name, found.images, row, tuple(found.boxes[row].tolist())))
     picker = BoxPicker(encoder_a.image_size, "background", drag)
 
@@ -61,7 +60,8 @@ def deja_vu(
         near = {name: public.batch(one.neighbours[:neighbours]) for name, one in inferred.items()}
         table = asked.votes_table(inferred)
         png = plots.png(lambda figure: plots.deja_vu(near, table, label, figure), 8.4, 3.6, 85)
-        found = association(inferred, label, trained)
+        (other,) = inferred.keys() - {trained}
+        found = association(inferred[trained].guess == label, inferred[other].guess == label)
         words = f"<b>{found.capitalize()}</b>: {MEANING[found]}. Trained on it: {trained}."
         return Drawing(png, words + _warning(picker.box, images.object_boxes[row] if images.object_boxes else None))
 

@@ -13,7 +13,7 @@ from partcrop_lab.encoders import Encoder
 from partcrop_lab.images import Box, ImageSet
 from partcrop_lab.images.decode import decode
 from partcrop_lab.widgets.box_picker import BoxPicker
-from partcrop_lab.widgets.panel import Drawing, Panel, by_name
+from partcrop_lab.widgets.panel import Drawing, Panel, by_name, title
 
 OWN_BOX = "(a box of your own)"
 
@@ -78,7 +78,7 @@ class Gallery:
 
     def __init__(self, images: ImageSet, encoders: Sequence[Encoder], member: np.ndarray | None, shown: int) -> None:
         self.size, self.encoders = images.size, encoders
-        self.titles = [f"{i}: {_title(images, i)}" for i in range(shown)]
+        self.titles = [f"{i}: {title(images, i)}" for i in range(shown)]
         self.pixels = list(images.batch(slice(0, shown)))
         self.boxes = [images.part_boxes[i] if images.part_boxes else {} for i in range(shown)]
         self.badges = [_badge(member, i) for i in range(shown)]
@@ -130,10 +130,6 @@ def _controls(gallery: Gallery, picker: BoxPicker, encoders: list[str]) -> dict[
         ),
         "flip": widgets.Checkbox(description="flip the part", indent=False),
     }
-
-
-def _title(images: ImageSet, i: int) -> str:
-    return images.classes[images.labels[i]] if images.classes and images.labels[i] >= 0 else images.names[i]
 
 
 def _badge(member: np.ndarray | None, i: int) -> str:

@@ -6,6 +6,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from partcrop_lab.encoders import Encoder, load_encoder
+from partcrop_lab.encoders.remembering import Remembering
 from partcrop_lab.encoders.utility import knn, linear_probe
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
@@ -163,6 +164,25 @@ def test_untrained_is_the_same_architecture_with_weights_of_the_seed(plain):
     assert control.digest == plain.untrained(5).digest
     assert len({plain.digest, control.digest, plain.untrained(6).digest}) == 3
     assert control.untrained_note == "the same architecture with fresh weights"
+
+
+def test_a_remembering_encoder_answers_the_same_to_the_bit_and_asks_its_model_once(vit):
+    remembering, asked = Remembering(vit), []
+    assert remembering.has_cls  # found by a forward pass of its own
+    forward, images = remembering._forward.forward, pictures(5)
+    remembering._forward.forward = lambda batch: asked.append(len(batch)) or forward(batch)
+    for _ in range(2):
+        assert torch.equal(remembering.vectors(images), vit.vectors(images))
+        assert torch.equal(remembering.feature_map(images), vit.feature_map(images))
+    assert len(asked) == 1 and remembering.digest == vit.digest
+    assert remembering.untrained(3) is remembering.untrained(3)
+    assert remembering.untrained(3).digest == vit.untrained(3).digest != vit.digest
+
+
+def test_a_remembering_encoder_keeps_no_more_than_its_limit(vit):
+    remembering = Remembering(vit, limit=0)
+    assert torch.equal(remembering.vectors(pictures(5)), vit.vectors(pictures(5)))
+    assert not remembering._forward.kept
 
 
 def test_no_split_is_one_clear_sentence(plain):

@@ -15,6 +15,7 @@ from partcrop_lab.audit.kept import code_digest
 from partcrop_lab.audit.stats import interval, over_seeds
 from partcrop_lab.defenses.base import Defense, defended
 from partcrop_lab.encoders import Encoder
+from partcrop_lab.encoders.remembering import Remembering
 from partcrop_lab.encoders.utility import halves, judged
 from partcrop_lab.images import ImageSet, MembershipSplit
 from partcrop_lab.progress import bar
@@ -58,7 +59,7 @@ def tradeoff(
         BadInput: images without labels, or an encoder that cannot be trained again.
     """
     split, rows = split or encoder.split, []
-    sides = halves(labelled)
+    sides, encoder = halves(labelled), Remembering(encoder)
     for defense in bar([None, *defenses], "defenses", unit="defence", shown=progress):
         guarded, asked = encoder, [("as before", encoder, attack)]
         if defense is not None:

@@ -2,7 +2,7 @@
 
 ``python benchmarks/defenses.py --jobs 2`` trains small encoders of `RECIPES` with and without each defence of `LEVELS`
 (what the cache holds is not trained again), attacks each, also as someone who knows the defence, and writes
-data/zoo/defenses.csv; ``--serving`` does so with the defences of `SERVING` on the encoders of the zoo and writes
+data/zoo/training.csv; ``--serving`` does so with the defences of `SERVING` on the encoders of the zoo and writes
 data/zoo/serving.csv. Both resume. The attack is `ATTACK`, chosen before and on other encoders (METHODS 3.10).
 """
 
@@ -97,7 +97,7 @@ def main(
         table = grow(out or zoo_dir() / "serving.csv", ("encoder",), wanted, served, jobs)
     else:
         wanted = {(r, s, k): (r, s, k) for k in kinds.split(",") for s in SEEDS for r in chosen}
-        table = grow(out or zoo_dir() / "defenses.csv", ("recipe", "training_seed", "kind"), wanted, points, jobs)
+        table = grow(out or zoo_dir() / "training.csv", ("recipe", "training_seed", "kind"), wanted, points, jobs)
     print(table[["encoder", "level", "attacker", "probe", "auc", "low", "high", "outcome"]].to_string())
 
 

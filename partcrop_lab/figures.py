@@ -17,13 +17,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from partcrop_lab import plots, tables
+from partcrop_lab import defenses, dejavu, plots, tables
 from partcrop_lab.attacks import Attack, PartCrop
 from partcrop_lab.audit import AuditResult, released_images
 from partcrop_lab.audit.kept import code_digest, kept_audit
 from partcrop_lab.encoders import Encoder, load_encoder
-from partcrop_lab.encoders.zoo import zoo_dir
-from partcrop_lab.errors import BadInput
+from partcrop_lab.encoders.zoo import measured
 from partcrop_lab.images import ImageSet, MembershipSplit, load_images, member_split
 from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_csv, write_json
@@ -35,6 +34,8 @@ SIZE = 64
 CROPS = (32, 64, 128)
 SCALES = ((0.01, 0.03), (0.08, 0.1), (0.08, 0.2), (0.08, 0.3), (0.5, 1.0))
 PARTS = (("chair", "seat"), ("dog", "muzzle"))
+DEFENDED = ("zoo:mae", "zoo:simclr", "zoo:supervised", "zoo:vicreg")
+"""The encoders that leak most."""
 TRAP_IMAGES = 1000
 NULL_FITS = 5
 PACKAGES = ("partcrop-lab", "torch", "timm", "scikit-learn", "numpy", "pandas", "matplotlib")
@@ -279,10 +280,7 @@ def evaluation_trap(studio: Studio) -> Drawn:
 
 def growth(studio: Studio) -> Drawn:
     """The leak along the epochs and over the number of training images, from the table of benchmarks/growth.py."""
-    path = zoo_dir() / "growth.csv"
-    if not path.is_file():
-        raise BadInput(f"{path} is missing; restore it from git, or make it with python benchmarks/growth.py")
-    table = pd.read_csv(path)
+    table = measured("growth", "growth.py")
     recipes = list(dict.fromkeys(table["recipe"]))
     columns = min(2, len(recipes))
     rows = -(-len(recipes) // columns)
@@ -308,6 +306,55 @@ def growth(studio: Studio) -> Drawn:
     return Drawn(figure, table, alt, about)
 
 
+def dial(studio: Studio) -> Drawn:
+    """Deja vu while the backgrounds say more and more of the class, from the table of benchmarks/dejavu.py."""
+    found = dejavu.measured()
+    table = tables.dial_table(found)
+    pairs = table[["recipe", "layer"]].drop_duplicates()
+    figure = _canvas(1.6 + 3.1 * len(pairs), 5.8)
+    plots.dial(table, figure.subplots(2, len(pairs), sharex=True, sharey="row", squeeze=False))
+    backgrounds, members, public = (_listed(column) for column in (table["n"], found["N"], found["public"]))
+    text = f"partshapes, {SIZE} px; for each point two encoders trained on disjoint sets of {members} images each, "
+    text += f"one training each; {backgrounds} backgrounds of the images of both sets; of {public} public images the "
+    text += "nearest 100 vote. Memorised: the encoder trained on the image names its class, the other does not; "
+    text += "misrepresented: the reverse; correlated: both do. Bars: 95 % intervals over images."
+    plots.caption(figure, text)
+    told = "; ".join(
+        f"{one.recipe} at {one.correlation:g}: {one.curve} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+        for one in table[table["curve"].isin(["memorised", "correlated", "deja vu"])].itertuples()
+    )
+    alt = "Above, the share of images whose class is recalled from the background by both encoders, or by one alone; "
+    alt += "below, the deja vu score with its controls; both against the correlation of backgrounds with classes. "
+    about = {"n": sorted({int(n) for n in found["N"]}), "seeds": [0]}
+    return Drawn(figure, table, f"{alt}{told}.", about)
+
+
+def serving(studio: Studio) -> Drawn:
+    """What defences of serving buy and cost on the encoders that leak, from the table of benchmarks/defenses.py."""
+    table = defenses.measured("serving")
+    table = table[table["encoder"].isin(DEFENDED)].reset_index(drop=True)
+    figure = _canvas(3.0 * len(DEFENDED) + 1.7, 4.4)
+    plots.tradeoff(table, figure.subplots(1, len(DEFENDED), sharey=True, squeeze=False)[0], by="encoder")
+    sizes = [_listed(table[name]) for name in ("members", "nonmembers", "attack", "seeds")]
+    text = "partshapes, {} px; {} members + {} non-members; attack {}, {} seed of crops, folds and attackers, 2 folds; "
+    text += "matched protocol. Attackers are always fitted on the features that are served. Hollow: an attacker who "
+    text += "knows the defence and averages eight answers to hardly different images. Bars: 95 % intervals over images."
+    plots.caption(figure, text.format(SIZE, *sizes))
+    told = "; ".join(
+        f"{one.encoder}, {one.level}: {one.auc:.3f} ({one.low:.3f} to {one.high:.3f}), probe {one.probe:.3f}"
+        for one in defenses.worst(table).itertuples()
+    )
+    alt = "AUC of the attack against the accuracy of a linear probe, one plane for each encoder, a point for each "
+    alt += f"level of each defence, with error bars and the Pareto front. By the worst attacker: {told}."
+    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": [0], "protocols": ["matched"]}
+    return Drawn(figure, table, alt, about)
+
+
+def _listed(column: pd.Series) -> str:
+    """The different values of a column, as a caption names them."""
+    return " or ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in sorted(set(column.tolist())))
+
+
 FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "partshapes": ("partshapes", partshapes),
     "fig2": ("fig2_part_responses", part_responses),
@@ -317,6 +364,8 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "fig5": ("fig5_crop_scale", crop_scale),
     "trap": ("evaluation_trap", evaluation_trap),
     "growth": ("memory_growth", growth),
+    "serving": ("defences_serving", serving),
+    "dial": ("dejavu_dial", dial),
 }
 """Figures by the name that `only` takes: the stem of their files, and what draws them."""
 

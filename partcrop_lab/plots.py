@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,8 @@ NAMES = {
     "pixels": "control: pixels",
     "permuted": "control: permuted",
 }
+HOVER = "hover: "
+"""What the id of a point that tells something begins with, in an SVG."""
 RELEASED = "RELEASED PROTOCOL: members were augmented, non-members were not"
 STYLE = {
     "font.size": 9,
@@ -57,6 +60,8 @@ STYLE = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "partcrop-lab",
     "image.interpolation": "nearest",
 }
 
@@ -97,6 +102,23 @@ def png(draw: Callable[[Figure], Any], width: float, height: float, dpi: int = 1
         draw(figure)
         figure.savefig(data, dpi=dpi, format="png", metadata={"Software": None})
     return data.getvalue()
+
+
+def svg(draw: Callable[[Figure], Any], width: float, height: float) -> str:
+    """As `png`, but as SVG for a page, where what `_hover` marked tells its text under the mouse."""
+    data = BytesIO()
+    with style():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
+    picture = data.getvalue().decode()
+    picture = picture[picture.index("<svg") :].replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)
+    return re.sub(rf'<g id="{HOVER}([^"]*)">', r"<g><title>\1</title>", picture)
+
+
+def _hover(ax: Axes, x: float, y: float, text: str) -> None:
+    """Have an SVG tell a text where the mouse is over a point."""
+    ax.plot(x, y, "o", ms=11, alpha=0, gid=HOVER + text)
 
 
 def caption(figure: Figure | SubFigure, text: str, width: int | None = None) -> None:
@@ -550,42 +572,84 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
     return np.asarray(axes)
 
 
+LEAKS = {
+    "auc": ("low", "high", 0.5, "AUC of telling members\nfrom non-members"),
+    "tpr_at_1_fpr": ("tpr_low", "tpr_high", 0.01, "TPR at 1 % FPR"),
+}
+"""Of each measure of a leak its interval's columns, its value by chance, and its name."""
+USES = {"probe": "accuracy of the linear probe (%)", "knn": "accuracy of nearest neighbours (%)"}
+
+
 @_styled
-def tradeoff(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
-    """What defences buy and cost: AUC of the attack against accuracy of the linear probe, one panel per recipe.
+def tradeoff(
+    table: pd.DataFrame,
+    axes: Sequence[Axes] | None = None,
+    *,
+    by: str = "recipe",
+    leak: str = "auc",
+    use: str = "probe",
+    faded: Collection[int] = (),
+    hover: bool = False,
+) -> np.ndarray:
+    """What defences buy and cost: the leak that an attack finds against what features are good for.
 
     Args:
-        table: columns recipe, defense, level, attacker, probe, probe_low, probe_high, auc, low, high and front (whether
+        table: columns defense, level, attacker, the one named by `by`, those of `leak` and `use`, and front (whether
             no other point is better in one and no worse in the other), as `partcrop_lab.defenses` makes them.
-        axes: one per recipe, in the order in which recipes first appear.
+        axes: one per panel, in the order in which the values of `by` first appear.
+        by: the column that tells panels apart.
+        leak: a key of `LEAKS`.
+        use: a key of `USES`; the interval of the probe is drawn, too.
+        faded: rows, by their index, that are drawn faintly.
+        hover: points tell what they are under the mouse, where the drawing becomes an SVG.
     """
-    recipes, defenses = (list(dict.fromkeys(table[name])) for name in ("recipe", "defense"))
+    panels, defenses = (list(dict.fromkeys(table[name])) for name in (by, "defense"))
     if axes is None:
-        figure = plt.figure(figsize=(4.2 * len(recipes), 4.2), layout="constrained")
-        axes = figure.subplots(1, len(recipes), sharey=True, squeeze=False)[0]
-    looks = {"none": {"color": "black", "marker": "*", "ms": 11}}
-    others = [name for name in defenses if name != "none"]
-    looks |= {
-        name: {"color": (BLUE, RED, GREEN, ORANGE, PURPLE, GREY)[k % 6], "marker": "osD^vPX<>p"[k % 10], "ms": 5}
-        for k, name in enumerate(others)
-    }
-    for ax, recipe in zip(axes, recipes, strict=True):
-        own = table[table["recipe"] == recipe]
-        for (defense, attacker), some in own.groupby(["defense", "attacker"], sort=False):
-            adaptive = attacker == "adaptive"
-            sides = [some["probe"] - some["probe_low"], some["probe_high"] - some["probe"]]
-            reach = [some["auc"] - some["low"], some["high"] - some["auc"]]
-            how = looks[defense] | {"mfc": "none" if adaptive else looks[defense]["color"], "elinewidth": 0.8}
-            label = f"{'no defence' if defense == 'none' else defense}{', adaptive' if adaptive else ''}"
-            ax.errorbar(100 * some["probe"], some["auc"], reach, 100 * np.array(sides), ls="", label=label, **how)
-        front = own[own["front"]].sort_values("probe")
-        ax.plot(100 * front["probe"], front["auc"], color=GREY, lw=1, zorder=0, label="Pareto front")
-        ax.axhline(0.5, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
-        ax.set(title=recipe, xlabel="accuracy of the linear probe (%)")
-    axes[0].set(ylabel="AUC of telling members\nfrom non-members")
+        figure = plt.figure(figsize=(4.2 * len(panels), 4.2), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    low, high, chance, name = LEAKS[leak]
+    looks = _defense_looks(defenses)
+    for ax, panel in zip(axes, panels, strict=True):
+        own = table[table[by] == panel]
+        for row in own.itertuples():
+            adaptive = row.attacker == "adaptive"
+            value, found = 100 * getattr(row, use), getattr(row, leak)
+            reach = [[found - getattr(row, low)], [getattr(row, high) - found]]
+            sides = [[value - 100 * row.probe_low], [100 * row.probe_high - value]] if use == "probe" else None
+            how = looks[row.defense] | {"elinewidth": 0.8, "alpha": 0.15 if row.Index in faded else 1}
+            how |= {"mfc": "none"} if adaptive else {}
+            label = f"{'no defence' if row.defense == 'none' else row.defense}{', adaptive' if adaptive else ''}"
+            label = f"_{label}" if row.Index in faded else label  # not in the legend
+            ax.errorbar(value, found, reach, sides, ls="", label=label, **how)
+            if hover and row.Index not in faded:
+                _hover(ax, value, found, _told(row, leak, use))
+        front = own[own["front"]].sort_values(use)
+        ax.plot(100 * front[use], front[leak], color=GREY, lw=1, zorder=0, label="Pareto front")
+        ax.axhline(chance, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
+        ax.set(title=panel, xlabel=USES[use])
+    axes[0].set(ylabel=name)
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     axes[-1].legend(handles.values(), handles.keys(), loc="center left", bbox_to_anchor=(1.02, 0.5))
     return np.asarray(axes)
+
+
+def _defense_looks(defenses: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A colour and a marker for each defence; no defence is a black star."""
+    others = [name for name in defenses if name != "none"]
+    looks = {
+        name: {"color": (BLUE, RED, GREEN, ORANGE, PURPLE, GREY)[k % 6], "marker": "osD^vPX<>p"[k % 10], "ms": 5}
+        for k, name in enumerate(others)
+    }
+    return looks | {"none": {"color": "black", "marker": "*", "ms": 11}}
+
+
+def _told(row: Any, leak: str, use: str) -> str:
+    """A point of the trade-off in words."""
+    low, high, *_ = LEAKS[leak]
+    name = "no defence" if row.level == "none" else f"{row.level}, attacker {row.attacker}"
+    interval = f"{getattr(row, leak):.3f} ({getattr(row, low):.3f} to {getattr(row, high):.3f})"
+    measure = "AUC" if leak == "auc" else "TPR at 1 % FPR"
+    return f"{name}: {measure} {interval}, {use} {100 * getattr(row, use):.1f} %, {row.queries} queries an image"
 
 
 @_styled
@@ -621,6 +685,68 @@ def deja_vu(
     ax.set(xlabel="share of votes (*: its own class)", xlim=(0, min(1, 1.6 * votes["votes"].max())))
     ax.legend(loc="lower right")
     return figure
+
+
+@_styled
+def joined_scores(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """Membership against memory, a dot for each image, one panel per attack.
+
+    Args:
+        table: of `tables.joined_scores`.
+        axes: one per attack.
+    """
+    groups = list(table.groupby("attack", sort=False))
+    if axes is None:
+        figure = plt.figure(figsize=(0.6 + 2.9 * len(groups), 3.2), layout="constrained")
+        axes = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+        caption(figure, f"n = {len(groups[0][1])} images of A. Spearman's rho with its 95 % interval.")
+    for ax, (attack, one) in zip(axes, groups, strict=True):
+        rho, low, high = one[["rho", "low", "high"]].iloc[0]
+        ax.plot(one["rank"], one["memory"], "o", ms=3, alpha=0.5, color=BLUE)
+        ax.axhline(0, color="black", lw=0.8, ls=(0, (1, 2)))
+        ax.set(title=f"{attack}\nrho {rho:.2f} ({low:.2f} to {high:.2f})", xlabel="membership score (rank in its fold)")
+    axes[0].set(ylabel="memory: votes for the class,\ntrained minus other")
+    return np.asarray(axes)
+
+
+DIAL_LOOKS = {
+    "memorised": {"color": RED, "marker": "o"},
+    "correlated": {"color": BLUE, "marker": "s", "linestyle": "--"},
+    "misrepresented": {"color": GREY, "marker": "^", "linestyle": ":"},
+    "deja vu": {"color": RED, "marker": "o"},
+    "third set": {"color": BLUE, "marker": "s", "linestyle": "--"},
+    "untrained": {"color": GREEN, "marker": "D", "linestyle": "-."},
+    "permuted": {"color": GREY, "marker": "^", "linestyle": ":"},
+}
+
+
+@_styled
+def dial(table: pd.DataFrame, axes: np.ndarray | None = None) -> np.ndarray:
+    """Shares of images memorised and correlated, and the deja vu score with its controls, along the correlation.
+
+    Args:
+        table: of `tables.dial_table`.
+        axes: (2, recipes), shares above, scores below.
+    """
+    recipes = list(dict.fromkeys(table["recipe"]))
+    if axes is None:
+        figure = plt.figure(figsize=(0.8 + 3.1 * len(recipes), 5.2), layout="constrained")
+        axes = figure.subplots(2, len(recipes), sharex=True, sharey="row", squeeze=False)
+    for column, recipe in zip(axes.T, recipes, strict=True):
+        for ax, kind in zip(column, ("share", "score"), strict=True):
+            own = table[(table["recipe"] == recipe) & (table["kind"] == kind)]
+            for shift, (name, one) in enumerate(own.groupby("curve", sort=False)):
+                reach = np.stack([one["value"] - one["low"], one["high"] - one["value"]]).clip(0)
+                x = one["correlation"] + 0.012 * (shift - 1)
+                ax.errorbar(x, one["value"], reach, capsize=2, ms=5, label=name, **DIAL_LOOKS[name])
+        column[0].set(title=f"{recipe}, {table.loc[table['recipe'] == recipe, 'layer'].iloc[0]}", ylim=(0, None))
+        column[1].axhline(0, color="black", lw=0.8, ls=(0, (1, 2)))
+        column[1].set(xlabel="correlation of backgrounds with classes", xticks=sorted(set(table["correlation"])))
+    axes[0, 0].set(ylabel="share of the images of A and B")
+    axes[1, 0].set(ylabel="deja vu score\n(accuracy, trained minus other)")
+    for row in axes:
+        row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return axes
 
 
 def _side_by_side(images: Tensor, gap: int = 3) -> np.ndarray:

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from partcrop_lab.audit.metrics import fold_ranks, roc_points
 from partcrop_lab.audit.stats import LEVEL
+from partcrop_lab.errors import BadInput
 from partcrop_lab.parts import cut_parts, gaussian_target, part_boxes, part_response, response_energy, similarity
 from partcrop_lab.parts.crops import covered_cells
 
 if TYPE_CHECKING:
     from partcrop_lab.attacks import PartCrop
     from partcrop_lab.audit import AuditResult
+    from partcrop_lab.dejavu import DejaVu
     from partcrop_lab.encoders import Encoder
     from partcrop_lab.images import Box, ImageSet
 
@@ -254,3 +256,60 @@ def feature_steps(encoder: Encoder, images: ImageSet, index: int, attack: PartCr
     kinds = found if attack.kind == "both" else [attack.kind]
     energies = [pd.DataFrame({"kind": kind, "part": number, "energy": found[kind].numpy()}) for kind in kinds]
     return FeatureSteps(image, crops.boxes[0], parts, curves, gaussian, pd.concat(energies, ignore_index=True))
+
+
+def joined_scores(audits: Mapping[str, AuditResult], memory: DejaVu) -> pd.DataFrame:
+    """Membership and memory of the same images: does an attack find those that are remembered?
+
+    Args:
+        audits: of the encoder that `memory` calls A, on its own split, by the name of the attack.
+        memory: of `dejavu.deja_vu`.
+
+    Returns:
+        One row per attack and image of A with a background: attack, name, rank of the membership score within its
+        fold, in (0, 1), and memory, see `DejaVu.memorisation`, in [-1, 1]; with rho, Spearman's, and its 95 % interval
+        low to high by Fisher's transformation, of standard error 1.06 / sqrt(n - 3).
+
+    Raises:
+        BadInput: an audit of other images.
+    """
+    own = memory.table["set"].to_numpy() == "A"
+    remembered, tables = memory.memorisation()[own], []
+    for attack, result in audits.items():
+        scores = result.scores.assign(rank=fold_ranks(result.scores["score"].to_numpy(), result.scores["fold"]))
+        ranks = scores[scores["member"]].set_index("name")["rank"]
+        if not set(remembered.index) <= set(ranks.index):
+            raise BadInput(f"the audit {attack!r} is not of the members of set A; audit encoder A on its own split")
+        rank = ranks[remembered.index].to_numpy()
+        rho = stats.spearmanr(rank, remembered).statistic
+        reach = stats.norm.ppf(0.5 + LEVEL / 2) * 1.06 / np.sqrt(len(rank) - 3)
+        low, high = np.tanh(np.arctanh(rho) + np.array([-reach, reach]))
+        one = {"attack": attack, "name": remembered.index, "rank": rank, "memory": remembered.to_numpy()}
+        tables.append(pd.DataFrame(one).assign(rho=rho, low=low, high=high))
+    return pd.concat(tables, ignore_index=True)
+
+
+def dial_table(table: pd.DataFrame) -> pd.DataFrame:
+    """What the correlation of backgrounds with classes does to deja vu, over all images, with 95 % intervals.
+
+    Args:
+        table: of `dejavu.measured`.
+
+    Returns:
+        Columns recipe, layer (the projector where the recipe has one), correlation, kind, curve, value, low, high, n.
+        Of kind "share": the shares of images of A and B that are memorised, correlated and misrepresented, with
+        Wilson's intervals; of kind "score": the deja vu score and its controls, with bootstrap intervals.
+    """
+    rows, last = [], "projector"
+    for _, own in table[table["share"] == 1.0].groupby("recipe", sort=False):
+        own = own[own["layer"] == (last if last in set(own["layer"]) else own["layer"].iloc[0])]
+        for one in own.sort_values("correlation", kind="stable").itertuples():
+            about = {"recipe": one.recipe, "layer": one.layer, "correlation": one.correlation, "n": one.images}
+            for name in ("memorised", "correlated", "misrepresented") if one.what == "deja vu" else ():
+                count = getattr(one, name)
+                low, high = stats.binomtest(int(count), int(one.images)).proportion_ci(method="wilson")
+                value = count / one.images
+                rows.append(about | {"kind": "share", "curve": name, "value": value, "low": low, "high": high})
+            score = {"value": one.score, "low": one.low, "high": one.high}
+            rows.append(about | {"kind": "score", "curve": one.what} | score)
+    return pd.DataFrame(rows)

@@ -2,6 +2,10 @@
 
 import itertools
 import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +16,7 @@ from hypothesis import strategies as st
 from small_recipes import TINY_VIT
 
 import partcrop_lab as pl
+from partcrop_lab import plots, tables
 from partcrop_lab.dejavu import (
     Backgrounds,
     DejaVu,
@@ -26,6 +31,7 @@ from partcrop_lab.dejavu import (
     with_controls,
 )
 from partcrop_lab.dejavu import neighbours as neighbours_module
+from partcrop_lab.encoders.zoo_entries import ZOO
 from partcrop_lab.images import ImageSet
 
 CORNER, LENGTH = st.integers(-2, 10), st.integers(1, 6)
@@ -300,3 +306,57 @@ def test_from_the_shell_two_encoders_are_compared(shell, sets, tmp_path):
     assert status == 2 and "is no twin of the zoo; name the images with --public" in err[-1]
     status, _, err = shell("dejavu", *files, *public, "--quiet")
     assert status == 2 and "share an image; they must be disjoint" in err[-1]
+
+
+def audited(members, others=40, seed=0):
+    """A made-up audit whose scores of the members rise with their number."""
+    source = np.random.default_rng(seed)
+    names = [*members, *(f"other {i}" for i in range(others))]
+    member, score = np.arange(len(names)) < len(members), source.normal(size=len(names))
+    score[: len(members)] = np.arange(len(members))
+    return SimpleNamespace(scores=pd.DataFrame({"name": names, "member": member, "score": score, "fold": 0}))
+
+
+def test_membership_and_memory_of_the_same_images_are_joined():
+    memory = DejaVu(made_up([(False, True)] * 10 + [(True, True)] * 10 + [(True, False)] * 10), {}, {})
+    names = [str(i) for i in range(30)]
+    table = tables.joined_scores({"one": audited(names), "turned": audited(names[::-1])}, memory)
+    assert len(table) == 60 and set(table["memory"]) == {-1.0, 0.0, 1.0} and table["rank"].between(0, 1).all()
+    rho = table.groupby("attack")["rho"].first()
+    assert rho["one"] > 0.9 and rho["turned"] == pytest.approx(-rho["one"])
+    expected = np.tanh(np.arctanh(rho["one"]) + 1.96 * 1.06 / 27**0.5)
+    assert table.high[0] == pytest.approx(expected, abs=1e-4) and table.low[0] < rho["one"]
+    axes = plots.joined_scores(table)
+    assert len(axes) == 2 and "rho" in axes[0].get_title()
+    with pytest.raises(pl.BadInput, match="audit 'short' is not of the members of set A"):
+        tables.joined_scores({"short": audited(names[1:])}, memory)
+
+
+def test_the_table_of_the_dial_holds_shares_and_scores_of_the_projector_where_there_is_one():
+    rows = [
+        {"recipe": recipe, "correlation": c, "layer": layer, "what": what, "share": share, "images": 100}
+        | {"memorised": 20, "correlated": int(10 + 60 * c), "misrepresented": 15, "unassociated": 5}
+        | {"score": 0.05, "low": 0.01, "high": 0.09, "N": 300, "public": 2000}
+        for recipe, layers in (("simclr", ("backbone", "projector")), ("supervised", ("backbone",)))
+        for layer in layers
+        for c in (0.5, 0.0)
+        for what in ("deja vu", "third set")
+        for share in (0.2, 1.0)
+    ]
+    table = tables.dial_table(pd.DataFrame(rows))
+    assert table.groupby("recipe")["layer"].agg(set).to_dict() == {"simclr": {"projector"}, "supervised": {"backbone"}}
+    assert len(table) == 2 * 2 * (3 + 2) and (table.low < table.value).all() and (table.value < table.high).all()
+    correlated = table[(table.curve == "correlated") & (table.recipe == "simclr")]
+    assert correlated.correlation.tolist() == [0.0, 0.5] and correlated.value.tolist() == [0.1, 0.4]
+    assert table[table.kind == "score"].curve.unique().tolist() == ["deja vu", "third set"]
+    axes = plots.dial(table)
+    assert axes.shape == (2, 2) and axes[0, 0].get_title() == "simclr, projector"
+
+
+def test_the_benchmark_turns_the_dial_of_the_zoos_own_pairs():
+    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    import dejavu as benchmark
+
+    for name, correlation in (("simclr-correlated", 0.5), ("simclr-correlated-b", 0.5), ("vicreg", 0.0)):
+        assert benchmark.entry(name.replace("-correlated", ""), correlation) == replace(ZOO[name], keep=())
+    assert benchmark.encoder_of("simclr-b", 0.0).name == "zoo:simclr-b"

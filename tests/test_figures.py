@@ -105,3 +105,19 @@ def test_the_growth_of_the_leak_is_drawn_from_its_table(tmp_path, monkeypatch):
     assert "simclr, N = 100, T = 50: 0.770 (0.520 to 0.680)" in about["alt"] and about["n"] == [100, 300]
     assert "A control rejected at 1 % in 1 of 8 audits" in " ".join(about["caption"].split())
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "memory_growth.csv"), table, check_dtype=False)
+
+
+@pytest.mark.parametrize(("name", "benchmark"), [("serving", "defenses.py --serving"), ("dial", "dejavu.py")])
+def test_a_figure_of_a_kept_table_says_what_makes_it_where_it_is_missing(name, benchmark, tmp_path, monkeypatch):
+    monkeypatch.setenv("PARTCROP_LAB_ZOO", str(tmp_path))
+    with pytest.raises(pl.BadInput, match=rf"is missing; restore it .* python benchmarks/{benchmark}"):
+        make_figures(tmp_path, [name], progress=False)
+
+
+def test_the_figures_of_kept_tables_say_what_they_show(tmp_path):
+    make_figures(tmp_path, ["serving", "dial"], progress=False)
+    defended = json.loads((tmp_path / "defences_serving.json").read_text())
+    assert set(pd.read_csv(tmp_path / "defences_serving.csv")["encoder"]) == set(figures.DEFENDED)
+    assert "zoo:simclr, none: 0." in defended["alt"] and "500 non-members; attack unified" in defended["caption"]
+    turned = json.loads((tmp_path / "dejavu_dial.json").read_text())
+    assert "simclr at 0: memorised 0." in turned["alt"] and "300 images each" in " ".join(turned["caption"].split())

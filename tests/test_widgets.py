@@ -1,14 +1,17 @@
 import io
+import re
 from datetime import UTC, datetime
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import partcrop_lab as pl
 from partcrop_lab import widgets as panels
-from partcrop_lab.attacks import MLPAttacker, PartCrop
+from partcrop_lab.attacks import MLPAttacker, PartCosine, PartCrop
+from partcrop_lab.defenses import EarlyStop, TopK
 from partcrop_lab.widgets import ERROR_CLASS, Drawing, Panel, attacker_bench, part_explorer
 from partcrop_lab.widgets.part_explorer import OWN_BOX
 
@@ -243,3 +246,88 @@ def test_the_deja_vu_panel_asks_both_encoders_of_the_background(pair):
     assert "is seen, not remembered" in panel.words.value and panel.box.bboxes[0]["width"] == 192
     panel.controls["x"].value = (4, 4)
     assert "is empty" in panel.error.value
+
+
+def plane(*points):
+    """A trade-off of made-up points: encoder, defence, level, attacker, AUC, accuracy of the probe."""
+    rows = [
+        {
+            **dict(zip(("encoder", "defense", "level", "attacker", "auc", "probe"), point, strict=True)),
+            **{"low": point[4] - 0.04, "high": point[4] + 0.04, "probe_low": point[5] - 0.03},
+            **{"probe_high": point[5] + 0.03, "knn": point[5] / 2, "tpr_at_1_fpr": point[4] / 10, "tpr_low": 0.0},
+            **{"tpr_high": 0.2, "queries": 11, "members": 30, "nonmembers": 50, "guarantee": "", "recipe": "simclr"},
+        }
+        for point in points
+    ]
+    return pd.DataFrame(rows)
+
+
+POINTS = plane(
+    ("one", "none", "none", "as before", 0.8, 0.5),
+    ("one", "noise", "noise sigma=0.5", "as before", 0.7, 0.45),
+    ("one", "noise", "noise sigma=0.5", "adaptive", 0.78, 0.45),
+    ("one", "noise", "noise sigma=2.0", "as before", 0.55, 0.3),
+    ("one", "top-k", "top-k", "as before", 0.72, 0.48),
+    ("two", "none", "none", "as before", 0.6, 0.4),
+)
+
+
+def told(panel):
+    """What the points of a plane tell under the mouse."""
+    return re.findall("<title>(.*?)</title>", panel.plane.value)
+
+
+def test_the_defence_explorer_shows_each_defence_by_its_worst_attacker():
+    panel = panels.defense_explorer(POINTS)
+    assert panel.error.value == "" and len(told(panel)) == 4 and panel.picture.layout.display == "none"
+    assert any(
+        "noise sigma=0.5, attacker adaptive: AUC 0.780 (0.740 to 0.820), probe 45.0 %" in one for one in told(panel)
+    )
+    assert 'download="defence-explorer.svg"' in panel.saving.value
+    assert "noise sigma=2.0" in panel.words.value and "noise sigma=0.5" not in panel.words.value, "not on the front"
+    panel.controls["attacker"].value = "as before"
+    assert any("noise sigma=0.5, attacker as before" in one for one in told(panel))
+    panel.controls["attacker"].value = "adaptive"
+    assert [one.split(":")[0] for one in told(panel)] == ["no defence", "noise sigma=0.5, attacker adaptive"]
+    panel.controls["encoder"].value = "two"
+    assert [one.split(":")[0] for one in told(panel)] == ["no defence"]
+
+
+def test_a_slider_of_the_defence_explorer_chooses_a_level_or_hides_its_defence():
+    panel = panels.defense_explorer(POINTS)
+    assert not any(slider.continuous_update for slider in sliders(panel))
+    panel.controls["noise"].value = "noise sigma=0.5"
+    assert len(told(panel)) == 2 and "Chosen" in panel.words.value and "top-k" not in panel.words.value
+    panel.controls["noise"].value = "hidden"
+    assert len(told(panel)) == 2 and "top-k" in "".join(told(panel))
+    before = panel.plane.value
+    panel.controls["use"].value = "nearest neighbours"
+    assert panel.plane.value != before and "accuracy of nearest neighbours" in panel.plane.value
+    panel.controls["leak"].value = "TPR at 1 % FPR"
+    assert panel.error.value == "" and "TPR at 1 % FPR 0.080 (0.000 to 0.200)" in told(panel)[0]
+
+
+def test_the_defence_explorer_leaves_out_what_could_not_be_measured():
+    panel = panels.defense_explorer(POINTS.assign(tpr_at_1_fpr=np.nan))
+    panel.controls["leak"].value = "TPR at 1 % FPR"
+    assert "no point has a TPR at 1 % FPR" in panel.error.value
+    panel.controls["leak"].value = "AUC"
+    assert panel.error.value == ""
+    for table in (POINTS.drop(columns="encoder"), POINTS[:0]):
+        with pytest.raises(pl.BadInput, match="needs rows and a column 'encoder'"):
+            panels.defense_explorer(table)
+
+
+def test_the_defence_bench_measures_the_chosen_defence_beside_no_defence(pair):
+    labelled = pl.load_images("partshapes", n=60, size=32, seed=9)
+    defenses, attack = [TopK(0.1), EarlyStop(1.0)], PartCosine(crops=4)
+    panel = panels.defense_bench(pair[0], labelled, defenses, attack)
+    assert panel.error.value == "" and panel.table.level.tolist() == ["none"]
+    panel.button.click()
+    panel.controls["defense"].value = "early-stop share=1.0"
+    panel.button.click()
+    panel.button.click()
+    assert panel.table.level.tolist() == ["none", "top-k", "early-stop share=1.0"]
+    assert panel.table.auc[2] == panel.table.auc[0] and len(told(panel)) == 3
+    with pytest.raises(pl.BadInput, match="needs at least one"):
+        panels.defense_bench(pair[0], labelled, [])

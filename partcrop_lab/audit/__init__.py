@@ -7,6 +7,7 @@ from partcrop_lab.audit.released import released_images
 from partcrop_lab.audit.repeat import repeat_audit
 from partcrop_lab.audit.result import AuditResult
 from partcrop_lab.audit.run import audit
+from partcrop_lab.audit.stats import smallest_detectable_auc
 
 __all__ = [
     "AuditResult",
@@ -20,4 +21,5 @@ __all__ = [
     "released_images",
     "repeat_audit",
     "sensitivity",
+    "smallest_detectable_auc",
 ]

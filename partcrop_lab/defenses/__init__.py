@@ -2,7 +2,7 @@
 
 from partcrop_lab.defenses.base import DEFENSES, Defense, defended, make_defense
 from partcrop_lab.defenses.serving import Averaged, EarlierLayer, OutputNoise, QueryLimit, Rounding, Served, TopK
-from partcrop_lab.defenses.tradeoff import over_trainings, pareto, save_tradeoff, tradeoff, with_front, worst
+from partcrop_lab.defenses.tradeoff import measured, over_trainings, pareto, save_tradeoff, tradeoff, with_front, worst
 from partcrop_lab.defenses.training import DPSGD, SCSR, Capacity, EarlyStop, StrongAugmentation, WeightDecay
 from partcrop_lab.defenses.unlearning import Unlearning
 
@@ -25,6 +25,7 @@ __all__ = [
     "WeightDecay",
     "defended",
     "make_defense",
+    "measured",
     "over_trainings",
     "pareto",
     "save_tradeoff",

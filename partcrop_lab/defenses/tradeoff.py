@@ -14,7 +14,7 @@ from partcrop_lab.audit import compare
 from partcrop_lab.audit.kept import code_digest
 from partcrop_lab.audit.stats import interval, over_seeds
 from partcrop_lab.defenses.base import Defense, defended
-from partcrop_lab.encoders import Encoder
+from partcrop_lab.encoders import Encoder, zoo
 from partcrop_lab.encoders.remembering import Remembering
 from partcrop_lab.encoders.utility import halves, judged
 from partcrop_lab.images import ImageSet, MembershipSplit
@@ -22,6 +22,8 @@ from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_csv, write_json
 
 UNDEFENDED = "none"
+KINDS = {"serving": "defenses.py --serving", "training": "defenses.py"}
+"""The trade-offs that are measured and kept with the zoo, and what makes each."""
 
 
 def tradeoff(
@@ -134,6 +136,21 @@ def save_tradeoff(table: pd.DataFrame, path: str | Path) -> list[Path]:
     return paths
 
 
+def measured(kind: str = "serving") -> pd.DataFrame:
+    """A trade-off that was measured before and is kept with the zoo, as `tradeoff` gives it.
+
+    Args:
+        kind: "serving", defences of serving on encoders of the zoo; "training", those of training over several seeds.
+
+    Raises:
+        ValueError: another kind.
+        BadInput: the table is not there.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+    return zoo.measured(kind, KINDS[kind]).fillna({"guarantee": "", "stage": ""})
+
+
 def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of several training seeds as one: means, and intervals that hold their spread too.
 
@@ -156,27 +173,36 @@ def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
     return with_front(pd.DataFrame(rows))
 
 
-def worst(table: pd.DataFrame) -> pd.DataFrame:
-    """Of the attackers on each defended encoder the one that finds most, by AUC; the row's `attacker` says which."""
-    by = [name for name in ("encoder", "recipe", "level") if name in table]
-    return table.loc[table.groupby(by, sort=False)["auc"].idxmax()].sort_index()
+def worst(table: pd.DataFrame, leak: str = "auc") -> pd.DataFrame:
+    """Of the attackers on each defended encoder the one that finds most; the row's `attacker` says which.
+
+    Args:
+        leak: the column that tells how much is found; rows without a number there are left out.
+    """
+    by, known = [name for name in ("encoder", "recipe", "level") if name in table], table[table[leak].notna()]
+    return known.loc[known.groupby(by, sort=False)[leak].idxmax()].sort_index()
 
 
-def with_front(table: pd.DataFrame) -> pd.DataFrame:
-    """With a column front: whether a row is on the Pareto front of its recipe, each defence by its worst attacker."""
+def with_front(table: pd.DataFrame, use: str = "probe", leak: str = "auc", by: str = "recipe") -> pd.DataFrame:
+    """With a column front: whether a row is on the Pareto front, each defence by its worst attacker.
+
+    Args:
+        use, leak: columns of what features are good for, and of what is found.
+        by: the column that tells fronts apart.
+    """
     table = table.reset_index(drop=True).assign(front=False)
-    for _, some in worst(table).groupby("recipe", sort=False, dropna=False):
-        table.loc[some.index, "front"] = pareto(some)
+    for _, some in worst(table, leak).groupby(by, sort=False, dropna=False):
+        table.loc[some.index, "front"] = pareto(some, use, leak)
     return table
 
 
-def pareto(table: pd.DataFrame) -> np.ndarray:
-    """Which rows no other row beats, (n,) bool: in utility (probe) or leak (AUC), and is no worse in the other.
+def pareto(table: pd.DataFrame, use: str = "probe", leak: str = "auc") -> np.ndarray:
+    """Which rows no other row beats, (n,) bool: in utility or in leak, and is no worse in the other.
 
     >>> pareto(pd.DataFrame({"probe": [0.9, 0.8, 0.7], "auc": [0.8, 0.6, 0.7]})).tolist()
     [True, True, False]
     """
-    use, leak = table["probe"].to_numpy(), table["auc"].to_numpy()
-    better = (use[None] >= use[:, None]) & (leak[None] <= leak[:, None])
-    strictly = (use[None] > use[:, None]) | (leak[None] < leak[:, None])
+    good, found = table[use].to_numpy(), table[leak].to_numpy()
+    better = (good[None] >= good[:, None]) & (found[None] <= found[:, None])
+    strictly = (good[None] > good[:, None]) | (found[None] < found[:, None])
     return ~(better & strictly).any(1)

@@ -3,7 +3,7 @@
 from partcrop_lab.dejavu.background import Backgrounds, Inference
 from partcrop_lab.dejavu.neighbours import PublicIndex, confidence
 from partcrop_lab.dejavu.periphery import Periphery, largest_outside, periphery
-from partcrop_lab.dejavu.score import DejaVu, association, at_layer, deja_vu, one_model, with_controls
+from partcrop_lab.dejavu.score import DejaVu, association, at_layer, deja_vu, measured, one_model, with_controls
 
 __all__ = [
     "Backgrounds",
@@ -16,6 +16,7 @@ __all__ = [
     "confidence",
     "deja_vu",
     "largest_outside",
+    "measured",
     "one_model",
     "periphery",
     "with_controls",

@@ -17,7 +17,7 @@ from partcrop_lab.defenses import EarlierLayer
 from partcrop_lab.dejavu.neighbours import PublicIndex, confidence
 from partcrop_lab.dejavu.periphery import CORNER, LEAST_SHARE, Periphery, periphery
 from partcrop_lab.devices import seed_of
-from partcrop_lab.encoders import Encoder
+from partcrop_lab.encoders import Encoder, zoo
 from partcrop_lab.encoders.utility import classifier
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
@@ -257,6 +257,18 @@ def with_controls(
         one = control.scores(shares, seed)
         tables.append(one[one["direction"] == "both"].assign(what=what))
     return found, pd.concat(tables, ignore_index=True)
+
+
+def measured() -> pd.DataFrame:
+    """The scores of pairs of encoders over the correlation of backgrounds with classes, kept with the zoo.
+
+    Returns:
+        As benchmarks/dejavu.py writes them.
+
+    Raises:
+        BadInput: the table is not there.
+    """
+    return zoo.measured("dejavu", "dejavu.py")
 
 
 def association(own: bool, other: bool) -> str:

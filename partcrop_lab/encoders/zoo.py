@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from partcrop_lab import store
 from partcrop_lab.encoders.encoder import Encoder
@@ -33,6 +34,22 @@ def zoo_dir() -> Path:
 def zoo_names() -> list[str]:
     """The encoders whose weights and card are there, by name."""
     return sorted(path.stem for path in zoo_dir().glob("*.safetensors") if path.with_suffix(".json").exists())
+
+
+def measured(name: str, benchmark: str) -> pd.DataFrame:
+    """A table of what was measured on the zoo's encoders and others like them, kept beside them.
+
+    Args:
+        name: its file, without .csv.
+        benchmark: the command that makes it.
+
+    Raises:
+        BadInput: the table is not there.
+    """
+    path = zoo_dir() / f"{name}.csv"
+    if not path.is_file():
+        raise BadInput(f"{path} is missing; restore it from git, or make it with python benchmarks/{benchmark}")
+    return pd.read_csv(path)
 
 
 def card(name: str) -> dict[str, Any]:

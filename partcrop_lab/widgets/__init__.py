@@ -1,6 +1,8 @@
 """Panels for notebooks: the package's functions behind ipywidgets, one panel a file; no science inside."""
 
 from partcrop_lab.widgets.attacker_bench import attacker_bench
+from partcrop_lab.widgets.defense_bench import defense_bench
+from partcrop_lab.widgets.defense_explorer import defense_explorer
 from partcrop_lab.widgets.deja_vu import deja_vu
 from partcrop_lab.widgets.feature_builder import feature_builder
 from partcrop_lab.widgets.panel import ERROR_CLASS, Drawing, Panel
@@ -12,6 +14,8 @@ __all__ = [
     "Drawing",
     "Panel",
     "attacker_bench",
+    "defense_bench",
+    "defense_explorer",
     "deja_vu",
     "feature_builder",
     "part_explorer",

@@ -24,10 +24,11 @@ ERROR_CLASS = "partcrop-error"
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a panel shows: a picture as PNG, and words below it as HTML."""
+    """What a panel shows: a picture as PNG, or as SVG that answers the mouse, and words below it as HTML."""
 
-    png: bytes
+    png: bytes = b""
     html: str = ""
+    svg: str = ""
 
 
 class Panel(widgets.VBox):
@@ -43,6 +44,7 @@ class Panel(widgets.VBox):
     Attributes:
         controls: as given.
         picture: the drawing, an image widget.
+        plane: the drawing where it is an SVG, an HTML widget.
         words: what stands below it.
         saving: a link that saves the picture.
         error: the error line, empty while all is well.
@@ -67,7 +69,7 @@ class Panel(widgets.VBox):
     ) -> None:
         self.controls, self._draw, self._quiet, self._title = controls, draw, False, title
         self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
-        self.words, self.error, self.status, self.saving = (widgets.HTML() for _ in range(4))
+        self.words, self.error, self.status, self.saving, self.plane = (widgets.HTML() for _ in range(5))
         self.error.add_class(ERROR_CLASS)
         self.bars = widgets.Output()
         self.bar = widgets.FloatProgress(max=1.0, layout=widgets.Layout(display="none", width="16rem"))
@@ -86,7 +88,7 @@ class Panel(widgets.VBox):
                 widgets.HBox([*filter(None, [self.button]), self.bar, self.status, self.saving]),
                 self.error,
                 self.bars,
-                widgets.Box([*filter(None, [beside]), self.picture], layout=wrapped),
+                widgets.Box([*filter(None, [beside]), self.picture, self.plane], layout=wrapped),
                 self.words,
             ]
         )
@@ -107,7 +109,8 @@ class Panel(widgets.VBox):
             try:
                 drawing = self._draw(**self.values)
                 self.picture.value, self.words.value, self.error.value = drawing.png, drawing.html, ""
-                self.saving.value = _link(drawing.png, self._title)
+                self.plane.value, self.picture.layout.display = drawing.svg, "none" if drawing.svg else None
+                self.saving.value = _link(drawing, self._title)
             except Exception as error:  # whatever it is, the reader of the notebook must see it
                 self.error.value = _error_line(error)
         if get_ipython() is not None:  # a finished bar is closed: a notebook saved with it shows an error in its place
@@ -171,14 +174,14 @@ def title(images: ImageSet, i: int) -> str:
     return images.classes[images.labels[i]] if images.classes and images.labels[i] >= 0 else images.names[i]
 
 
-def _link(png: bytes, title: str) -> str:
+def _link(drawing: Drawing, title: str) -> str:
     """A link that saves a picture under the panel's name, in the browser alone; nothing where there is no picture."""
-    name, data = f"{title.lower().replace(' ', '-')}.png", base64.b64encode(png).decode()
-    return (
-        f'<small><a download="{escape(name)}" href="data:image/png;base64,{data}">save figure</a></small>'
-        if png
-        else ""
-    )
+    content, kind = (drawing.svg.encode(), "svg") if drawing.svg else (drawing.png, "png")
+    if not content:
+        return ""
+    name, data = f"{title.lower().replace(' ', '-')}.{kind}", base64.b64encode(content).decode()
+    mime = "image/svg+xml" if kind == "svg" else "image/png"
+    return f'<small><a download="{escape(name)}" href="data:{mime};base64,{data}">save figure</a></small>'
 
 
 def _error_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false"},
 }
 DIGEST = """async picture => {
+    if (picture.tagName === "svg") return picture.outerHTML;
     const data = await (await fetch(picture.src)).arrayBuffer();
     const hash = await crypto.subtle.digest("SHA-256", data);
     return Array.from(new Uint8Array(hash)).join(",");
@@ -62,8 +63,8 @@ class Shown:
 
     @property
     def picture(self):
-        """The drawing of the last panel."""
-        return self.page.locator("img.widget-image").last
+        """The drawing of the last panel, a picture or an SVG."""
+        return self.page.locator("img.widget-image:visible, .widget-html-content svg:visible").last
 
     def digest(self):
         """A digest of the drawing."""

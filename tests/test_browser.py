@@ -29,6 +29,7 @@ PANELS = {
     "explorer": "widgets.part_explorer(images, [one, one.untrained(1)])",
     "builder": "widgets.feature_builder(one, split, sample=10)",
     "bench": "widgets.attacker_bench([one], split, {'few': PartCrop(crops=4)}, permutations=0)",
+    "defences": "widgets.defense_explorer(pl.defenses.measured('serving'))",
     "trap": "widgets.trap_demo([one], split, crops=4, attacker=MLPAttacker((8,), epochs=3))",
 }
 
@@ -148,6 +149,16 @@ def test_a_slider_moved_after_run_all_redraws_the_builder(opened):
     assert builder.errors() == []
 
 
+def test_the_defence_explorer_answers_its_sliders_and_the_mouse(opened):
+    notebook = opened("defences")
+    told = notebook.picture.locator("title").all_text_contents()
+    assert any(text.startswith("no defence: AUC ") for text in told)
+    before = notebook.digest()
+    notebook.slide("noise", "ArrowLeft", 1)
+    notebook.wait_for_change(before)
+    assert len(notebook.picture.locator("title").all_text_contents()) < len(told) and notebook.errors() == []
+
+
 @pytest.mark.parametrize(("panel", "button"), [("bench", "Train and audit"), ("trap", "Audit under both protocols")])
 def test_a_button_pressed_after_run_all_draws_anew(opened, panel, button):
     notebook = opened(panel)
@@ -170,7 +181,7 @@ def test_a_notebook_runs_in_the_browser_and_draws_its_panel(opened, name, reques
     if name != NOTEBOOKS[0] and not request.config.getoption("every_notebook"):
         pytest.skip("only the first notebook, for time; --every-notebook opens all, which test_notebooks runs anyway")
     notebook = opened(name, timeout=900)
-    assert notebook.picture.evaluate("one => one.naturalWidth") >= 200 and notebook.errors() == []
+    assert notebook.picture.bounding_box()["width"] >= 200 and notebook.errors() == []
 
 
 def test_the_dashboards_show_the_same_panels_without_code(voila, chromium):

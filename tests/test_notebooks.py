@@ -9,6 +9,8 @@ from nbclient.exceptions import CellExecutionError
 from partcrop_lab.widgets import ERROR_CLASS
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+SOLUTIONS = sorted((Path(__file__).parents[1] / "notebooks" / "solutions").glob("*.ipynb"))
+ALL = [*NOTEBOOKS, *SOLUTIONS]
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 LIMIT = 600  # the tests run beside others; alone each notebook takes under two minutes
 
@@ -48,14 +50,18 @@ def written(*sources):
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
 
 
+def named(path):
+    return f"{path.parent.name}/{path.stem}" if path in SOLUTIONS else path.stem
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ALL, ids=named)
 def test_a_notebook_runs_in_a_fresh_kernel_without_any_error(path, tmp_path):
     notebook = run(nbformat.read(path, as_version=4), tmp_path)
     assert hidden_errors(notebook) == []
     assert "Traceback" not in stderr_of(notebook) and "Warning" not in stderr_of(notebook)
     plotted = [cell for cell in notebook.cells if cell.cell_type == "code" and "pl.plots." in cell.source]
-    assert plotted and all(map(drawn, plotted))
+    assert (plotted or path in SOLUTIONS) and all(map(drawn, plotted))
     assert not list(tmp_path.iterdir())
 
 
@@ -91,6 +97,23 @@ def test_finished_bars_leave_nothing_behind_in_a_panel(tmp_path):
     assert notebook.cells[1].outputs[0]["text"] == "3\n"
 
 
+def test_every_notebook_has_its_solutions_and_names_them():
+    assert [path.name for path in SOLUTIONS] == [path.name for path in NOTEBOOKS]
+    for path in NOTEBOOKS:
+        assert f"[Solutions](solutions/{path.name})" in path.read_text()
+
+
+def test_solutions_answer_every_exercise():
+    for path, solution in zip(NOTEBOOKS, SOLUTIONS, strict=True):
+        prose = nbformat.read(path, as_version=4).cells[-1].source
+        asked = re.findall(r"^(\d)\. ", prose.partition("## Questions and exercises")[2], re.M)
+        cells = nbformat.read(solution, as_version=4).cells
+        told = re.findall(
+            r"^\*\*(\d)\.\*\* ", "\n".join(one.source for one in cells if one.cell_type == "markdown"), re.M
+        )
+        assert asked == told, solution.name
+
+
 def test_a_broken_cell_fails(tmp_path):
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         run(written("1 / 0"), tmp_path)
@@ -100,14 +123,14 @@ def test_notebooks_are_numbered_along_the_story():
     assert [int(path.name[:2]) for path in NOTEBOOKS] == list(range(len(NOTEBOOKS))) and len(NOTEBOOKS) >= 5
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ALL, ids=named)
 def test_code_cells_are_short_and_define_nothing(path):
     for cell in code_cells(path):
         assert 1 <= len(cell.source.splitlines()) <= 3, cell.source
         assert not re.search(r"^\s*(def|class|async def)\s|\blambda\b", cell.source, re.M), cell.source
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ALL, ids=named)
 def test_notebooks_are_stored_without_outputs_and_with_ids(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)

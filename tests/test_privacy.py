@@ -16,7 +16,7 @@ from partcrop_lab.encoders.encoder import Encoder
 from partcrop_lab.encoders.privacy import ORDERS, Privacy, clipped_sum, noise_like, not_separable
 from partcrop_lab.encoders.recipes import RECIPES, make_recipe
 
-SEPARABLE = ["cae", "mae", "simmim"]
+SEPARABLE = ["cae", "mae", "simmim", "supervised"]
 
 
 @pytest.fixture(scope="module")
@@ -39,38 +39,37 @@ def trained(objective):
 
 @pytest.mark.parametrize("recipe", SEPARABLE)
 def test_the_clipped_sum_equals_a_loop_over_images(recipe, images):
-    objective = small(recipe)
-    views, (keep, hidden) = objective.views_and_masks(images.batch(slice(0, 20)), seeded())
+    objective = small(recipe).eval()  # no drop path: chance would differ between the two
+    drawn = objective.drawn(images.batch(slice(0, 20)), seeded(), torch.as_tensor(images.labels[:20]))
     grads, norms = [], []
     for i in range(20):
-        loss = objective.losses(views[[i]], (keep[[i]], hidden[[i]]))[0]
+        loss = objective.each(*(part[[i]] for part in drawn))[0]
         own = torch.autograd.grad(loss, trained(objective), allow_unused=True)
         grads.append([torch.zeros_like(p) if g is None else g for p, g in zip(trained(objective), own)])
         norms.append(math.sqrt(sum(float(g.square().sum()) for g in grads[-1])))
     clip = float(np.median(norms))  # half of them are cut
-    total, found = clipped_sum(objective, views, (keep, hidden), clip)
+    total, found = clipped_sum(objective, drawn, clip)
     for k, value in enumerate(total):
         expected = sum(min(1, clip / norm) * own[k] for norm, own in zip(norms, grads))
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found, objective.losses(views, (keep, hidden)))
+    torch.testing.assert_close(found, objective.each(*drawn))
 
 
 def test_one_image_changes_a_step_by_no_more_than_the_clip(images):
     objective = small("mae")
-    views, (keep, hidden) = objective.views_and_masks(images.batch(slice(0, 8)), seeded())
-    whole, _ = clipped_sum(objective, views, (keep, hidden), clip=0.3)
+    drawn = objective.drawn(images.batch(slice(0, 8)), seeded())
+    whole, _ = clipped_sum(objective, drawn, clip=0.3)
     for i in range(8):
         rest = [j for j in range(8) if j != i]
-        without, _ = clipped_sum(objective, views[rest], (keep[rest], hidden[rest]), clip=0.3)
+        without, _ = clipped_sum(objective, tuple(part[rest] for part in drawn), clip=0.3)
         change = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(whole, without)))
         assert change <= 0.3 * (1 + 1e-4)
 
 
 def test_a_step_may_draw_no_image(images):
     objective = small("mae")
-    views, masks = objective.views_and_masks(images.batch(slice(0, 2)), seeded())
-    none = views[:0], (masks[0][:0], masks[1][:0])
-    total, found = clipped_sum(objective, *none, clip=1.0)
+    drawn = objective.drawn(images.batch(slice(0, 2)), seeded())
+    total, found = clipped_sum(objective, tuple(part[:0] for part in drawn), clip=1.0)
     assert len(found) == 0 and not any(value.any() for value in total)
 
 
@@ -78,8 +77,8 @@ def test_the_noise_is_as_large_as_said(images, monkeypatch):
     """With gradients of nothing, what moves the weights is noise of noise x clip over the expected images of a step."""
     seen = []
 
-    def nothing(objective, views, masks, clip):
-        return [torch.zeros_like(value) for value in trained(objective)], torch.ones(len(views))
+    def nothing(objective, drawn, clip):
+        return [torch.zeros_like(value) for value in trained(objective)], torch.ones(len(drawn[0]))
 
     def looked(optimizer, *_):
         seen.append(torch.cat([p.grad.flatten() for group in optimizer.param_groups for p in group["params"]]))
@@ -128,6 +127,11 @@ def test_only_losses_of_single_images_get_an_epsilon(recipe):
     assert (not_separable(small(recipe)) is None) == (recipe in SEPARABLE)
 
 
+def test_mixing_images_takes_the_guarantee_away():
+    mixed = make_recipe("supervised", mixup=0.2, classes=10, depth=1).objective(32, seed=0)
+    assert not_separable(mixed) == "mixup mixes the images of a batch"
+
+
 def test_a_coupled_loss_gets_noise_but_no_epsilon(images):
     encoder = pl.pretrain("simclr", images, 1, privacy=Privacy(1.0), **settings("simclr"))
     about = encoder.card["privacy"]
@@ -146,7 +150,7 @@ def test_the_card_says_what_is_guaranteed_after_how_many_steps(images, tmp_path)
     assert "if nobody knows the seed" in late["guarantee"] and f"({late['epsilon']:.3g}, 1e-05)" in late["guarantee"]
 
 
-@pytest.mark.parametrize("recipe", ["mae", "simclr"])
+@pytest.mark.parametrize("recipe", ["mae", "simclr", "supervised"])
 def test_a_private_run_that_was_stopped_goes_on_as_if_it_had_not_been(recipe, images, tmp_path):
     how = {"privacy": Privacy(1.0), **settings(recipe)}
     whole = pl.pretrain(recipe, images, 4, out=tmp_path / "whole", **how)

@@ -2,9 +2,9 @@
 
 A guarantee is counted only where it holds (METHODS 6): the loss is a sum over images, so that clipping each image's
 gradient bounds what it can change; everything else that training looks at is public or follows from the noisy steps.
-That is so for masked-image models. Losses that compare images with each other (contrastive, clustering, centred
-distillation, batch norms) have no gradient of one image: there the whole gradient is clipped and noise of the same size
-added, which may protect, but nothing is guaranteed.
+That is so for masked-image models, and for supervised training without mixup. Losses that compare images with each
+other (contrastive, clustering, centred distillation, batch norms) have no gradient of one image: there the whole
+gradient is clipped and noise of the same size added, which may protect, but nothing is guaranteed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from opacus.accountants.utils import get_noise_multiplier
 from torch import Generator, Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from partcrop_lab.encoders.recipes import MaskedObjective, Objective
-from partcrop_lab.encoders.recipes.masked import Masks
+from partcrop_lab.encoders.recipes import Objective, SeparableObjective
 
 ACCOUNTANTS = ("prv", "rdp")
 ORDERS = [*range(2, 65), 128, 256, 512, 1024]
@@ -117,20 +116,21 @@ class Privacy:
 
 def not_separable(objective: Objective) -> str | None:
     """Why the loss is no sum over images that depend on each alone; None where it is."""
-    if not isinstance(objective, MaskedObjective):
+    if not isinstance(objective, SeparableObjective):
         return f"the loss of {objective.recipe.name} is not computed image by image, so no image's share can be bounded"
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in objective.modules()):
         return "batch norms mix the images of a batch"
+    if getattr(objective.recipe, "mixup", 0.0):
+        return "mixup mixes the images of a batch"
     return None
 
 
-def clipped_sum(objective: MaskedObjective, views: Tensor, masks: Masks, clip: float) -> tuple[list[Tensor], Tensor]:
+def clipped_sum(objective: SeparableObjective, drawn: tuple[Tensor, ...], clip: float) -> tuple[list[Tensor], Tensor]:
     """The sum over images of their gradients, each cut to a norm of at most `clip`, and the losses.
 
     Args:
         objective: in training mode; its parameters that are trained get a gradient.
-        views: (B, 3, S, S) normalised, one of each image; B may be 0.
-        masks: of each.
+        drawn: what `SeparableObjective.drawn` gave for B images; B may be 0.
         clip: the bound.
 
     Returns:
@@ -141,19 +141,19 @@ def clipped_sum(objective: MaskedObjective, views: Tensor, masks: Masks, clip: f
     fixed |= dict(objective.named_buffers())
     one = _OneImage(objective)
 
-    def loss(trained: dict[str, Tensor], view: Tensor, keep: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(trained: dict[str, Tensor], *own: Tensor) -> tuple[Tensor, Tensor]:
         state = {f"objective.{name}": value for name, value in (fixed | trained).items()}
-        found = functional_call(one, state, (view, keep, hidden))
+        found = functional_call(one, state, own)
         return found, found.detach()
 
-    gradients = vmap(grad(loss, has_aux=True), in_dims=(None, 0, 0, 0), randomness="different")
-    total, losses = {name: torch.zeros_like(value) for name, value in named.items()}, [views.new_zeros(0)]
+    gradients = vmap(grad(loss, has_aux=True), in_dims=(None, *[0] * len(drawn)), randomness="different")
+    total, losses = {name: torch.zeros_like(value) for name, value in named.items()}, [drawn[0].new_zeros(0)]
     values = {name: value.detach() for name, value in named.items()}
-    for start in range(0, len(views), CHUNK):
+    for start in range(0, len(drawn[0]), CHUNK):
         part = slice(start, start + CHUNK)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")  # of attention in CAE's regressor
-            found, some = gradients(values, views[part], masks[0][part], masks[1][part])
+            found, some = gradients(values, *(each[part] for each in drawn))
         norms = torch.stack([value.flatten(1).norm(dim=1) for value in found.values()]).norm(dim=0)
         share = (clip / norms.clamp(min=1e-12)).clamp(max=1)
         for name, value in found.items():
@@ -165,13 +165,13 @@ def clipped_sum(objective: MaskedObjective, views: Tensor, masks: Masks, clip: f
 class _OneImage(nn.Module):
     """The loss of one image, as a module's forward pass, which is what `functional_call` calls."""
 
-    def __init__(self, objective: MaskedObjective) -> None:
+    def __init__(self, objective: SeparableObjective) -> None:
         super().__init__()
         self.objective = objective
 
-    def forward(self, view: Tensor, keep: Tensor, hidden: Tensor) -> Tensor:
-        """Of a view (3, S, S) and its masks, a scalar."""
-        return self.objective.losses(view[None], (keep[None], hidden[None]))[0]
+    def forward(self, *own: Tensor) -> Tensor:
+        """Of what was drawn for the image, a scalar."""
+        return self.objective.each(*(part[None] for part in own))[0]
 
 
 def noise_like(tensors: list[Tensor], scale: float, source: Generator) -> Iterator[Tensor]:

@@ -286,9 +286,9 @@ class _Run:
         images, labels = self._batch(rows)
         trained = [value for value in self.objective.parameters() if value.requires_grad]
         if self.separable:
-            views, masks = self.objective.views_and_masks(images, source)
+            drawn = self.objective.drawn(images, source, labels)
             with self.fabric.autocast():
-                total, losses = clipped_sum(self.objective, views, masks, how.clip)
+                total, losses = clipped_sum(self.objective, drawn, how.clip)
             loss = losses.sum() / max(1, len(rows))
         else:
             loss = self.step_objective(images, source, done, labels)

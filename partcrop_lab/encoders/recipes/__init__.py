@@ -17,7 +17,7 @@ from partcrop_lab.encoders.recipes import (
     swav,
     vicreg,
 )
-from partcrop_lab.encoders.recipes.base import RECIPES, Objective, Recipe, make_recipe, register
+from partcrop_lab.encoders.recipes.base import RECIPES, Objective, Recipe, SeparableObjective, make_recipe, register
 from partcrop_lab.encoders.recipes.masked import INSIDE, MaskedObjective
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "MaskedObjective",
     "Objective",
     "Recipe",
+    "SeparableObjective",
     "barlowtwins",
     "byol",
     "cae",

@@ -164,6 +164,27 @@ class Recipe(ABC):
         """The objective; heads take their weights from torch's global generator."""
 
 
+class SeparableObjective(Objective):
+    """An objective whose loss is a mean over images, that of each depending on the image, its label and chance alone.
+
+    So each image has a gradient of its own, which can be clipped: the ground that DP-SGD's guarantee stands on.
+    """
+
+    @abstractmethod
+    def drawn(self, images: Tensor, generator: Generator, labels: Tensor | None) -> tuple[Tensor, ...]:
+        """What the loss of each image is computed from, tensors (B, ...): its view, and what was drawn for it."""
+
+    @abstractmethod
+    def each(self, *drawn: Tensor) -> Tensor:
+        """The loss of each image by itself, (B,) float32, from what `drawn` gave."""
+
+    def forward(
+        self, images: Tensor, generator: Generator, progress: float = 0.0, labels: Tensor | None = None
+    ) -> Tensor:
+        """The mean over the images."""
+        return self.each(*self.drawn(images, generator, labels)).mean()
+
+
 def full_precision(tensor: Tensor) -> torch.autocast:
     """Context in which products stay in float32: pixels when they are resampled, and losses."""
     return torch.autocast(tensor.device.type, enabled=False)

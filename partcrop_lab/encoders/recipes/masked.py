@@ -11,7 +11,7 @@ from lightly.models.modules import MaskedVisionTransformerTIMM
 from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
 
-from partcrop_lab.encoders.recipes.base import Objective, Recipe
+from partcrop_lab.encoders.recipes.base import Recipe, SeparableObjective
 
 Masks = tuple[Tensor, Tensor]
 """Token indices to keep (n, prefix + kept) and to hide (n, hidden); prefix tokens (CLS) are always kept."""
@@ -35,7 +35,7 @@ class MaskedRecipe(Recipe):
     mask_ratio: float = 0.5
 
 
-class MaskedObjective(Objective):
+class MaskedObjective(SeparableObjective):
     """A ViT some of whose patches are hidden, by lightly's module; subclasses add what guesses them.
 
     Raises:
@@ -63,15 +63,13 @@ class MaskedObjective(Objective):
         """The weights around the backbone, by their names."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith(INSIDE)}
 
-    def forward(
-        self, images: Tensor, generator: Generator, progress: float = 0.0, labels: Tensor | None = None
-    ) -> Tensor:
-        """The mean of `losses`."""
-        return self.losses(*self.views_and_masks(images, generator)).mean()
+    def drawn(self, images: Tensor, generator: Generator, labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        """One normalised view (B, 3, S, S) of each image, and the tokens to keep and to hide."""
+        return self.views(images, generator)[:, 0], *self.draw_masks(len(images), generator)
 
-    def views_and_masks(self, images: Tensor, generator: Generator) -> tuple[Tensor, Masks]:
-        """One normalised view (B, 3, S, S) of each image, and its masks."""
-        return self.views(images, generator)[:, 0], self.draw_masks(len(images), generator)
+    def each(self, views: Tensor, keep: Tensor, hidden: Tensor) -> Tensor:
+        """`losses` with these masks."""
+        return self.losses(views, (keep, hidden))
 
     @abstractmethod
     def losses(self, views: Tensor, masks: Masks) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from partcrop_lab.encoders.recipes.base import SMALL_VIT, Objective, Recipe, full_precision, pooled, register
+from partcrop_lab.encoders.recipes.base import SMALL_VIT, Recipe, SeparableObjective, full_precision, pooled, register
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
 
@@ -46,12 +46,12 @@ class Supervised(Recipe):
             )
         return replace(self, classes=max(self.classes, len(images.classes), int(images.labels.max()) + 1))
 
-    def build(self, image_size: int, seed: int) -> Objective:
+    def build(self, image_size: int, seed: int) -> SeparableObjective:
         """Encoder, linear head and cross-entropy."""
         return SupervisedObjective(self, image_size, seed)
 
 
-class SupervisedObjective(Objective):
+class SupervisedObjective(SeparableObjective):
     """Encoder and linear head."""
 
     def __init__(self, recipe: Supervised, image_size: int, seed: int) -> None:
@@ -64,16 +64,18 @@ class SupervisedObjective(Objective):
         """The encoder without the linear head."""
         return self.encoder
 
-    def forward(
-        self, images: Tensor, generator: Generator, progress: float = 0.0, labels: Tensor | None = None
-    ) -> Tensor:
-        """The cross-entropy with the smoothed labels, which may not be None."""
+    def drawn(self, images: Tensor, generator: Generator, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Views (B, 3, S, S) and targets (B, classes), mixed where the recipe says so; the labels may not be None."""
         views = self.views(images, generator)[:, 0]
         targets = one_hot(labels, self.recipe.classes).float()
         if self.recipe.mixup:
             seed = int(torch.randint(2**62, (), generator=generator))
             share = np.random.default_rng(seed).beta(self.recipe.mixup, self.recipe.mixup)
             views, targets = (share * each + (1 - share) * each.flip(0) for each in (views, targets))
+        return views, targets
+
+    def each(self, views: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropy with the smoothed targets."""
         logits = self.classify(pooled(self.encoder, views)).float()
         with full_precision(logits):
-            return cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+            return cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing, reduction="none")

@@ -233,6 +233,9 @@ def audit(
         str | None, Option(help="Encoder with a split of its own to fit the attacker on instead.")
     ] = None,
     folds: Annotated[int, Option(min=2, help="Folds of the cross-fit.")] = 2,
+    known: Annotated[
+        float | None, Option(help="Share of the images whose membership the attacker knows; default 1 - 1/folds.")
+    ] = None,
     repeats: Annotated[int, Option(min=1, help="Crop and attacker seeds averaged over.")] = 1,
     permutations: Annotated[int, Option(min=0, help="Fits with permuted labels; from 999 on the test is theirs.")] = 5,
     seed: Annotated[int, Option(help="Of drawing, folds, crops, attackers and controls.")] = 0,
@@ -280,8 +283,10 @@ def audit(
     if reference:
         chosen = calibrated(chosen, [pl.load_encoder(name) for name in reference])
     if not quiet:
-        _print_plan(target, audited, chosen, attacker or chosen.attacker, folds, repeats, permutations, own, seed)
-    how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared, "shadow": own}
+        by = attacker or chosen.attacker
+        _print_plan(target, audited, chosen, by, folds, repeats, permutations, own, seed, known)
+    how = {"repeats": repeats, "permutations": permutations, "protocol": protocol, "declared": declared}
+    how |= {"shadow": own, "known": known}
     result = pl.audit(target, audited, chosen, attacker, folds, seed, **how)
     result.settings["command"] = shlex.join(["partcrop-lab", *context.obj])
     if out:
@@ -340,12 +345,13 @@ def _print_plan(
     permutations: int,
     shadow: Encoder | None,
     seed: int,
+    known: float | None,
 ) -> None:
     """What is about to run, what it costs in queries and about how long it takes."""
     from partcrop_lab.audit.run import threat
 
     card, count = encoder.card, len(split.member)
-    needs = "; ".join(threat(attack, attacker, folds, shadow)["needs"])
+    needs = "; ".join(threat(attack, attacker, folds, shadow, known)["needs"])
     trained = f", {card['recipe']}, N = {card['N']}, T = {card['T']} epochs" if {"N", "T"} <= card.keys() else ""
     queries = 2 * repeats * attack.expected_seconds(encoder, split.images, seed)
     fits = folds * (3 * repeats + permutations)  # of the target, two controls and permuted labels

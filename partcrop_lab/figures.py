@@ -33,6 +33,8 @@ LEAKING = "zoo:mae"
 SIZE = 64
 CROPS = (32, 64, 128)
 SCALES = ((0.01, 0.03), (0.08, 0.1), (0.08, 0.2), (0.08, 0.3), (0.5, 1.0))
+KNOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+ATTACKERS = ("mlp", "mlp-wide", "mlp-narrow", "mlp-deep", "mlp-shallow", "mlp-v2", "logistic")
 PARTS = (("chair", "seat"), ("dog", "muzzle"))
 DEFENDED = ("zoo:mae", "zoo:simclr", "zoo:supervised", "zoo:vicreg")
 """The encoders that leak most."""
@@ -208,27 +210,27 @@ def roc_zoo(studio: Studio) -> Drawn:
 
 
 def _common(*results: AuditResult) -> str:
-    """The caption of audits of several encoders or settings; "N members" where their numbers differ."""
+    """The caption of audits of several encoders or settings, whose members and attackers may differ."""
     s = results[0].settings
     members = s["members"] if len({one.settings["members"] for one in results}) == 1 else "N"
+    attacker = s["attacker"] if len({one.settings["attacker"] for one in results}) == 1 else "as shown"
     return (
         f"partshapes, {s['size']} px, {members} members + {s['nonmembers']} non-members; "
-        f"attacker {s['attacker']}, {s['folds']} folds, seed {s['seed']}; {s['protocol']} protocol."
+        f"attacker {attacker}, {s['folds']} folds, seed {s['seed']}; {s['protocol']} protocol."
     )
 
 
-def _sweep(studio: Studio, by: str, xlabel: str, attacks: dict[str, PartCrop]) -> Drawn:
-    """The AUC on the leaking encoder over settings of the attack."""
+def _sweep(studio: Studio, by: str, xlabel: str, settings: dict[str, dict[str, Any]], join: bool = True) -> Drawn:
+    """The AUC on the leaking encoder over settings, each the keywords of `Studio.audit`, the attack among them."""
     encoder, split = studio.leaking, studio.leaking.split
     results = {
-        setting: studio.audit(encoder, split, attack, permutations=0)
-        for setting, attack in bar(attacks.items(), by, shown=studio.progress)
+        setting: studio.audit(encoder, split, permutations=0, **how)
+        for setting, how in bar(settings.items(), by, shown=studio.progress)
     }
     table = tables.auc_table(results, by)
     figure = _canvas(6.6, 3.6)
-    first = next(iter(results.values()))
-    text = f"{_trained(encoder)}. {_common(first)} Bars: 95 % intervals."
-    plots.aucs(table, by, figure.subplots(), xlabel)
+    text = f"{_trained(encoder)}. {_common(*results.values())} Bars: 95 % intervals."
+    plots.aucs(table, by, figure.subplots(), xlabel, join=join)
     plots.caption(figure, text)
     target = table[table["curve"] == "target"]
     found = ", ".join(f"{x}: {auc:.3f}" for x, auc in zip(target[by], target["auc"], strict=True))
@@ -238,13 +240,26 @@ def _sweep(studio: Studio, by: str, xlabel: str, attacks: dict[str, PartCrop]) -
 
 def crop_number(studio: Studio) -> Drawn:
     """The AUC against the number of crops (the paper's Fig. 4)."""
-    return _sweep(studio, "crops", "part crops per image", {str(n): PartCrop(crops=n) for n in CROPS})
+    return _sweep(studio, "crops", "part crops per image", {str(n): {"attack": PartCrop(crops=n)} for n in CROPS})
 
 
 def crop_scale(studio: Studio) -> Drawn:
     """The AUC against the scale of the crops (the paper's Fig. 5)."""
     attacks = {f"{low:g} to {high:g}": PartCrop(crops=64, scale=(low, high)) for low, high in SCALES}
-    return _sweep(studio, "scale", "area of a part as a share of the image (64 parts an image)", attacks)
+    settings = {scale: {"attack": attack} for scale, attack in attacks.items()}
+    return _sweep(studio, "scale", "area of a part as a share of the image (64 parts an image)", settings)
+
+
+def attacker_structure(studio: Studio) -> Drawn:
+    """The AUC against the structure of the attacker (the paper's ablation, and its second version's attacker)."""
+    settings = {name: {"attack": PartCrop(crops=64), "attacker": name} for name in ATTACKERS}
+    return _sweep(studio, "attacker", "attacker (64 parts an image)", settings, join=False)
+
+
+def known_fraction(studio: Studio) -> Drawn:
+    """The AUC against the share of the images whose membership the attacker knows (the paper's ablation)."""
+    settings = {f"{share:.0%}": {"attack": PartCrop(crops=64), "known": share} for share in KNOWN}
+    return _sweep(studio, "known", "share of the images whose membership is known (64 parts an image)", settings)
 
 
 def evaluation_trap(studio: Studio) -> Drawn:
@@ -362,6 +377,8 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "roc": ("roc_zoo", roc_zoo),
     "fig4": ("fig4_crop_number", crop_number),
     "fig5": ("fig5_crop_scale", crop_scale),
+    "attackers": ("attacker_structure", attacker_structure),
+    "known": ("known_fraction", known_fraction),
     "trap": ("evaluation_trap", evaluation_trap),
     "growth": ("memory_growth", growth),
     "serving": ("defences_serving", serving),

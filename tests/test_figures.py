@@ -65,6 +65,17 @@ def test_the_trap_is_labelled_as_released_and_says_what_the_controls_found(small
     assert {"target", "untrained", "pixels", "accuracy by epoch"} <= set(table["curve"])
 
 
+def test_attackers_and_what_they_know_are_swept(small_zoo, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "ATTACKERS", ("mlp-shallow", "logistic"))
+    monkeypatch.setattr(figures, "KNOWN", (0.25, 0.5))
+    make_figures(tmp_path, ["attackers", "known"], progress=False)
+    attackers = pd.read_csv(tmp_path / "attacker_structure.csv")
+    assert set(attackers["attacker"]) == {"mlp-shallow", "logistic"} and len(attackers) == 2 * 3
+    assert "attacker as shown" in json.loads((tmp_path / "attacker_structure.json").read_text())["caption"]
+    known = json.loads((tmp_path / "known_fraction.json").read_text())
+    assert [one["known"] for one in known["audits"]] == [0.25, 0.5] and "attacker mlp," in known["caption"]
+
+
 def test_the_contact_sheet_shows_every_class(tmp_path):
     make_figures(tmp_path, ["partshapes"], progress=False)
     table = pd.read_csv(tmp_path / "partshapes.csv")

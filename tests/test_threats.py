@@ -5,8 +5,9 @@ import pytest
 from test_audit import ATTACK, QUICK, remembering
 
 import partcrop_lab as pl
-from partcrop_lab.attacks import ATTACKS, make_attacker
+from partcrop_lab.attacks import ATTACKS, PartCosine, make_attacker
 from partcrop_lab.attacks.attackers import UNSUPERVISED, log_odds
+from partcrop_lab.audit import crossfit
 from partcrop_lab.errors import BadInput
 
 
@@ -117,3 +118,50 @@ def test_from_the_shell_references_and_a_shadow_are_encoders_with_splits(shell, 
     status, out, _ = shell(*common, "--shadow", files[1])
     assert status == 0 and "with 30 members and 30 non-members of its own" in out
     assert shell(*common, "--shadow", files[0])[0] == 2
+
+
+def test_an_attacker_may_know_fewer_images_and_the_controls_know_as_few(tiny_encoder, split, monkeypatch):
+    sizes, make = [], crossfit.make_attacker
+
+    class Counted:
+        def __init__(self, attacker, seed):
+            self.inner = make(attacker, seed)
+
+        def fit(self, X, y):
+            sizes.append((int(y.sum()), int((1 - y).sum())))
+            self.inner.fit(X, y)
+            return self
+
+        def decision_function(self, X):
+            return self.inner.decision_function(X)
+
+    monkeypatch.setattr(crossfit, "make_attacker", Counted)
+    how = {"attack": PartCosine(crops=4), "permutations": 2, "progress": False}
+    few = pl.audit(tiny_encoder, split, known=0.1, **how)
+    members, others = int(split.member.sum()), int((~split.member).sum())
+    assert len(sizes) == 2 * (3 + 2), "target, two controls, two permutations; two folds"
+    assert set(sizes) <= {(m, n) for m in range(members) for n in range(others) if abs(m - 0.1 * members) <= 1}
+    assert few.settings["known"] == 0.1 and few.settings["needs"][-1] == "the membership of 10 % of the images"
+    sizes.clear()
+    most, plain = (pl.audit(tiny_encoder, split, **(how | more)) for more in ({"known": 0.5}, {}))
+    assert len(set(sizes)) <= 2 and most.scores.score.tolist() == plain.scores.score.tolist()
+
+
+def test_images_known_to_a_weaker_attacker_are_known_to_a_stronger(split):
+    allowed = np.arange(len(split.member)) % 2 == 0
+    few, many = (set(crossfit._some(split.member, allowed, share, 0)) for share in (0.2, 0.6))
+    assert few < many <= set(np.flatnonzero(allowed))
+    assert len(few) == sum(round(0.2 * (allowed & side).sum()) for side in (split.member, ~split.member))
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"known": 0.6}, "known is 0.6; with 2 folds it must be above 0 and at most 0.5"),
+        ({"known": 0.01}, "an attacker needs at least 4"),
+        ({"known": 0.5, "attacker": "unsupervised"}, "knows none"),
+    ],
+)
+def test_a_share_known_that_cannot_be_is_refused(more, told, tiny_encoder, split):
+    with pytest.raises(ValueError, match=told):
+        pl.audit(tiny_encoder, split, PartCosine(crops=4), progress=False, **more)

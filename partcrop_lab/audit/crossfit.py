@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import StratifiedKFold
 
 from partcrop_lab.attacks.attackers import log_odds, make_attacker
+from partcrop_lab.devices import seed_of
 from partcrop_lab.errors import BadInput
 from partcrop_lab.progress import bar
 
@@ -57,6 +58,7 @@ def cross_fit(
     attacker: str | BaseEstimator,
     seed: int,
     known: Known | None = None,
+    fraction: float = 1.0,
     **fit: Any,
 ) -> CrossFit:
     """Score each fold by an attacker fitted on the other folds, or on other images altogether.
@@ -68,16 +70,30 @@ def cross_fit(
         attacker: a name or a scikit-learn classifier.
         seed: of the attackers; fold k uses seed + k.
         known: features (m, F) and membership (m,) of a shadow encoder's images, on which all attackers are fitted.
+        fraction: share of the members and of the non-members of the other folds that attackers are fitted on, drawn by
+            the seed; those of a smaller share are among those of a larger one.
         fit: passed on to the attacker's `fit`.
     """
     scores, attackers = np.empty(len(member)), []
     for k in np.unique(fold):
         held_out = fold == k
-        inputs, labels = known or (X[~held_out], member[~held_out])
+        rows = _some(member, ~held_out, fraction, seed + int(k))
+        inputs, labels = known or (X[rows], member[rows])
         fitted = make_attacker(attacker, seed + int(k)).fit(inputs, labels.astype(int), **fit)
         scores[held_out] = log_odds(fitted, X[held_out])
         attackers.append(fitted)
     return CrossFit(scores, fold, attackers)
+
+
+def _some(member: np.ndarray, allowed: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Rows of the images that are allowed: all, or a share of each side, in their order."""
+    if fraction == 1:
+        return np.flatnonzero(allowed)
+    source, chosen = np.random.default_rng(seed_of("known", seed)), []
+    for side in (member, ~member):
+        rows = source.permutation(np.flatnonzero(allowed & side))
+        chosen.append(rows[: round(fraction * len(rows))])
+    return np.sort(np.concatenate(chosen))
 
 
 def permuted_scores(
@@ -89,6 +105,7 @@ def permuted_scores(
     seed: int,
     progress: bool = True,
     known: Known | None = None,
+    fraction: float = 1.0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Cross-fit `count` times with labels permuted within each fold: pairs of scores (n,) and permuted labels (n,).
 
@@ -100,5 +117,6 @@ def permuted_scores(
         for k in np.unique(fold):
             permuted[fold == k] = rng.permutation(member[fold == k])
         shuffled = known and (known[0], rng.permutation(known[1]))
-        pairs.append((cross_fit(X, permuted, fold, attacker, seed + 1000 * (r + 1), shuffled).scores, permuted))
+        fitted = cross_fit(X, permuted, fold, attacker, seed + 1000 * (r + 1), shuffled, fraction)
+        pairs.append((fitted.scores, permuted))
     return pairs

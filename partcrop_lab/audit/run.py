@@ -25,6 +25,8 @@ from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, MembershipSplit
 
 PROTOCOLS = ("matched", "released")
+LEAST_KNOWN = 4
+"""Members, and non-members, that an attacker must know."""
 Fits = list[tuple[np.ndarray, CrossFit]]
 """Features and what was fitted on them, for each repeat."""
 GRID = np.concatenate([[0], np.logspace(-4, 0, 200)])
@@ -44,6 +46,7 @@ def audit(
     protocol: str = "matched",
     declared: bool = False,
     shadow: Encoder | None = None,
+    known: float | None = None,
     progress: bool = True,
 ) -> AuditResult:
     """Can this attack tell the encoder's training images from others of the same kind?
@@ -72,11 +75,14 @@ def audit(
         declared: the encoder was trained elsewhere on this drawn split's members; their membership is then your
             claim, and the target must also beat the controls.
         shadow: an encoder with a split of its own, on whose images and membership the attackers are fitted instead.
+        known: share of all images whose membership the attacker knows, at most (folds - 1) / folds, which it is where
+            omitted; controls and permuted labels know as much.
         progress: show progress bars.
 
     Raises:
         ValueError: an unknown protocol or attacker, fewer than 2 folds or 1 repeat, a shadow under the released
-            protocol, or "unsupervised" for an attack that does not say which way its features point.
+            protocol, "unsupervised" for an attack that does not say which way its features point, or a share known that
+            cannot be.
         BadInput: too few images, features that are not finite, or a shadow or reference encoder that was trained on
             images of this split.
     """
@@ -90,17 +96,18 @@ def audit(
     _check_threat(split, attack, attacker, shadow, protocol)
     member = split.member
     fold = assign_folds(member, folds, seed)
+    fraction = _fraction(known, folds, split, attacker == UNSUPERVISED or shadow is not None)
     images = released_images(split, seed) if protocol == "released" else split.images
 
     seeds = [seed + r for r in range(repeats)]
 
-    def fit(one: Attack, using: Encoder, by: str | BaseEstimator, known: Any = None) -> Fits:
+    def fit(one: Attack, using: Encoder, by: str | BaseEstimator, others: Any = None) -> Fits:
         made = [one.features(using, images, s, progress) for s in seeds]
-        known = known or [None] * repeats
-        return [(X, cross_fit(X, member, fold, by, 100 * s, k)) for X, s, k in zip(made, seeds, known, strict=True)]
+        pairs = zip(made, seeds, others or [None] * repeats, strict=True)
+        return [(X, cross_fit(X, member, fold, by, 100 * s, other, fraction)) for X, s, other in pairs]
 
-    known = [(attack.features(shadow, shadow.split.images, s, progress), shadow.split.member) for s in seeds if shadow]
-    fits = fit(attack, encoder, attacker, known)
+    own = [(attack.features(shadow, shadow.split.images, s, progress), shadow.split.member) for s in seeds if shadow]
+    fits = fit(attack, encoder, attacker, own)
     table = pd.DataFrame({"name": images.names, "member": member, "score": _mean_scores(fits), "fold": fold})
     others = {}
     if controls:
@@ -110,11 +117,12 @@ def audit(
             "pixels": _mean_scores(fit(blind, encoder, control or blind.attacker)),
         }
     count = permutations if controls else 0
-    permuted = permuted_scores(fits[0][0], member, fold, attacker, count, seed, progress, known[0] if known else None)
+    first = own[0] if own else None
+    permuted = permuted_scores(fits[0][0], member, fold, attacker, count, seed, progress, first, fraction)
     p_value = _p_value(table, permuted)
     control_table = _control_table(table, others, permuted)
     settings = _settings(encoder, split, attack, attacker, folds, seed, repeats, permutations, protocol, declared)
-    settings |= threat(attack, attacker, folds, shadow)
+    settings |= threat(attack, attacker, folds, shadow, known)
     if protocol == "released":
         settings["accuracy_by_epoch"] = accuracy_by_epoch(fits[0][0], member, fold, attacker, 100 * seed).tolist()
     metrics = metrics_table(table.score.to_numpy(), member, fold, independent=split.independent, seed=seed)
@@ -155,6 +163,24 @@ def _check_threat(
             _check_disjoint(split, reference, "reference", reference.split.members)
 
 
+def _fraction(known: float | None, folds: int, split: MembershipSplit, none: bool) -> float:
+    """The share of the other folds that is known, where `known` is that of all images; `none`: the attacker's way."""
+    if known is None:
+        return 1.0
+    if none:
+        raise ValueError(f"known is {known:g}, but this attacker, {UNSUPERVISED} or with a shadow encoder, knows none")
+    most = (folds - 1) / folds
+    fewest = min(int(split.member.sum()), int((~split.member).sum()))
+    if not 0 < known <= most:
+        raise ValueError(f"known is {known:g}; with {folds} folds it must be above 0 and at most {most:g}")
+    if round(known * fewest) < LEAST_KNOWN:
+        raise ValueError(
+            f"known is {known:g}, which is {round(known * fewest)} of the {fewest} images on the smaller side; "
+            f"an attacker needs at least {LEAST_KNOWN}"
+        )
+    return known / most
+
+
 def _check_disjoint(split: MembershipSplit, other: Encoder, role: str, images: ImageSet) -> None:
     shared = len(set(split.images.hashes) & set(images.hashes))
     if shared:
@@ -165,7 +191,11 @@ def _check_disjoint(split: MembershipSplit, other: Encoder, role: str, images: I
 
 
 def threat(
-    attack: Attack, attacker: str | BaseEstimator, folds: int = 2, shadow: Encoder | None = None
+    attack: Attack,
+    attacker: str | BaseEstimator,
+    folds: int = 2,
+    shadow: Encoder | None = None,
+    known: float | None = None,
 ) -> dict[str, Any]:
     """Who is assumed to attack, and what they must have: "threat", "needs" and, of a shadow encoder, its digest."""
     if shadow is not None:
@@ -174,9 +204,11 @@ def threat(
     elif attacker == UNSUPERVISED:
         about, knows = "unsupervised", "no known membership"
     else:
-        about, knows = "partial knowledge", f"the membership of {folds - 1} in {folds} of the images"
+        share = f"{folds - 1} in {folds}" if known is None else f"{100 * known:g} %"
+        about, knows = "partial knowledge", f"the membership of {share} of the images"
     digest = {} if shadow is None else {"shadow": {"name": shadow.name, "digest": shadow.digest}}
-    return {"threat": about, "needs": [*attack.needs, knows], **digest}
+    part = {} if known is None else {"known": known}
+    return {"threat": about, "needs": [*attack.needs, knows], **digest, **part}
 
 
 def _labels(images: ImageSet) -> list[str]:

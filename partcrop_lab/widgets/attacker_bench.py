@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from partcrop_lab import plots, report
 from partcrop_lab.attacks import ATTACKERS, Attack, PartCrop
-from partcrop_lab.attacks.attackers import MLPAttacker, make_attacker
+from partcrop_lab.attacks.attackers import UNSUPERVISED, MLPAttacker, make_attacker
 from partcrop_lab.audit import audit
 from partcrop_lab.audit.crossfit import assign_folds, cross_fit
 from partcrop_lab.audit.result import AuditResult
@@ -46,8 +46,9 @@ def attacker_bench(
         permutations: fits with permuted labels.
 
     Returns:
-        A panel with the controls encoder, attack, attacker, folds, seed and overlay, and a button. Its attribute
-        `results` holds the results so far, of which the last ones are drawn over each other where overlay is ticked.
+        A panel with the controls encoder, attack, attacker, folds, known (the share of the images whose membership the
+        attacker knows), seed and overlay, and a button. Its attribute `results` holds the results so far, of which the
+        last ones are drawn over each other where overlay is ticked.
     """
     named, attacks = by_name(encoders), dict(attacks or ATTACKS)
     panel: Panel | None = None
@@ -57,13 +58,14 @@ def attacker_bench(
         if panel is not None:
             panel.advance(share, text, png)
 
-    def draw(encoder, attack, attacker, folds, seed, overlay) -> Drawing:
+    def draw(encoder, attack, attacker, folds, known, seed, overlay) -> Drawing:
         chosen, asked = named[encoder], attacks[attack]
         over = split or chosen.split
         show(0.0, f"{asked.queries} queries for each of {len(over.images)} images ...")
-        train_live(asked.features(chosen, over.images, seed), over.member, attacker, folds, seed, show)
+        train_live(asked.features(chosen, over.images, seed), over.member, attacker, folds, seed, show, known)
         show(1.0, "controls: untrained encoder, pixels, permuted labels ...")
-        result = audit(chosen, over, asked, attacker, folds, seed, permutations=permutations)
+        share = None if attacker == UNSUPERVISED else known
+        result = audit(chosen, over, asked, attacker, folds, seed, permutations=permutations, known=share)
         results.append(result)
         kept = dict(list(_named(results).items())[-MOST:]) if overlay else {}
         width = 9.2 + 4.6 * bool(kept)
@@ -76,6 +78,9 @@ def attacker_bench(
         "attack": widgets.Dropdown(options=list(attacks), description="attack"),
         "attacker": widgets.Dropdown(options=list(ATTACKERS), value="logistic", description="attacker"),
         "folds": widgets.IntSlider(value=2, min=2, max=5, description="folds"),
+        "known": widgets.FloatSlider(
+            value=0.5, min=0.05, max=0.8, step=0.05, description="known", continuous_update=False
+        ),
         "seed": widgets.BoundedIntText(value=0, min=0, max=9999, description="seed"),
         "overlay": widgets.Checkbox(description="overlay the last runs", indent=False),
     }
@@ -85,7 +90,13 @@ def attacker_bench(
 
 
 def train_live(
-    X: np.ndarray, member: np.ndarray, attacker: str, folds: int, seed: int, show: Callable[..., None]
+    X: np.ndarray,
+    member: np.ndarray,
+    attacker: str,
+    folds: int,
+    seed: int,
+    show: Callable[..., None],
+    known: float = 0.5,
 ) -> pd.DataFrame:
     """Fit the attacker of every fold, as the audit does, and show its loss on the way.
 
@@ -95,6 +106,7 @@ def train_live(
         attacker: its name; one that is not trained in epochs shows nothing.
         folds, seed: of the audit.
         show: called with the share done, a text and a picture.
+        known: share of all images that attackers are fitted on.
 
     Returns:
         Columns fold, epoch, loss.
@@ -111,7 +123,8 @@ def train_live(
             png = plots.png(lambda figure: plots.loss_curve(table, figure.subplots()), 4.6, 2.8, 85)
             show(len(losses) / (folds * made.epochs), f"fold {fold}, epoch {epoch + 1}, loss {loss:.3f}", png)
 
-    cross_fit(X, member, assign_folds(member, folds, seed), attacker, 100 * seed, on_epoch=note)
+    fraction = known * folds / (folds - 1)
+    cross_fit(X, member, assign_folds(member, folds, seed), attacker, 100 * seed, None, fraction, on_epoch=note)
     return pd.DataFrame(losses)
 
 

@@ -1,6 +1,8 @@
 import io
 import re
+import sys
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import ipywidgets as widgets
 import numpy as np
@@ -14,6 +16,8 @@ from partcrop_lab.attacks import MLPAttacker, PartCosine, PartCrop
 from partcrop_lab.defenses import EarlyStop, TopK
 from partcrop_lab.widgets import ERROR_CLASS, Drawing, Panel, attacker_bench, part_explorer
 from partcrop_lab.widgets.part_explorer import OWN_BOX
+
+deja_vu_panel = sys.modules["partcrop_lab.widgets.deja_vu"]  # the name in the package is the function
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +250,13 @@ def test_the_deja_vu_panel_asks_both_encoders_of_the_background(pair):
     assert "is seen, not remembered" in panel.words.value and panel.box.bboxes[0]["width"] == 192
     panel.controls["x"].value = (4, 4)
     assert "is empty" in panel.error.value
+
+
+def test_without_any_background_the_deja_vu_panel_says_so(pair, monkeypatch):
+    whole = lambda images: SimpleNamespace(images=[], boxes=[])  # noqa: E731
+    monkeypatch.setattr(deja_vu_panel, "periphery", whole)
+    with pytest.raises(pl.BadInput, match="none of the first 9 members of either encoder has a background"):
+        panels.deja_vu(*pair, pl.load_images("partshapes", n=60, size=32, seed=9), k=10, shown=3)
 
 
 def plane(*points):

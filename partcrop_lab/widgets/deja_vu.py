@@ -8,6 +8,7 @@ from partcrop_lab import plots
 from partcrop_lab.dejavu import Backgrounds, association, periphery
 from partcrop_lab.dejavu.score import PROJECTOR
 from partcrop_lab.encoders import Encoder
+from partcrop_lab.errors import BadInput
 from partcrop_lab.images import Box, ImageSet
 from partcrop_lab.widgets.box_picker import BoxPicker
 from partcrop_lab.widgets.panel import Drawing, Panel, title
@@ -43,6 +44,9 @@ def deja_vu(
 
     Returns:
         A panel with the controls image, x and y; its attribute `box` is the draggable box, or None.
+
+    Raises:
+        BadInput: no image looked at has a background.
     """
     asked = Backgrounds({"A": encoder_a, "B": encoder_b}, public, layer, k)
     options, backgrounds = [], []
@@ -51,6 +55,10 @@ def deja_vu(
         for row in range(min(shown, len(found.images))):
             options.append((f"{name} {row}: {title(found.images, row)}", len(options)))
             backgrounds.append((name, found.images, row, tuple(found.boxes[row].tolist())))
+    if not options:
+        raise BadInput(
+            f"none of the first {3 * shown} members of either encoder has a background wide enough; raise shown="
+        )
     picker = BoxPicker(encoder_a.image_size, "background", drag)
 
     def draw(image, x, y) -> Drawing:

@@ -328,11 +328,12 @@ def dial(studio: Studio) -> Drawn:
     pairs = table[["recipe", "layer"]].drop_duplicates()
     figure = _canvas(1.6 + 3.1 * len(pairs), 5.8)
     plots.dial(table, figure.subplots(2, len(pairs), sharex=True, sharey="row", squeeze=False))
-    backgrounds, members, public = (_listed(column) for column in (table["n"], found["N"], found["public"]))
+    own, third = (table.loc[table["curve"] == name, "n"] for name in ("deja vu", "third set"))
+    backgrounds, others, members, public = map(_listed, (own, third, found["N"], found["public"]))
     text = f"partshapes, {SIZE} px; for each point two encoders trained on disjoint sets of {members} images each, "
-    text += f"one training each; {backgrounds} backgrounds of the images of both sets; of {public} public images the "
-    text += "nearest 100 vote. Memorised: the encoder trained on the image names its class, the other does not; "
-    text += "misrepresented: the reverse; correlated: both do. Bars: 95 % intervals over images."
+    text += f"one training each; {backgrounds} backgrounds of their images, {others} of the third set's; of {public} "
+    text += "public images the nearest 100 vote. Memorised: the encoder trained on the image names its class, the "
+    text += "other does not; misrepresented: the reverse; correlated: both do. Bars: 95 % intervals over images."
     plots.caption(figure, text)
     told = "; ".join(
         f"{one.recipe} at {one.correlation:g}: {one.curve} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
@@ -350,10 +351,14 @@ def serving(studio: Studio) -> Drawn:
     table = table[table["encoder"].isin(DEFENDED)].reset_index(drop=True)
     figure = _canvas(3.0 * len(DEFENDED) + 1.7, 4.4)
     plots.tradeoff(table, figure.subplots(1, len(DEFENDED), sharey=True, squeeze=False)[0], by="encoder")
-    sizes = [_listed(table[name]) for name in ("members", "nonmembers", "attack", "seeds")]
-    text = "partshapes, {} px; {} members + {} non-members; attack {}, {} seed of crops, folds and attackers, 2 folds; "
-    text += "matched protocol. Attackers are always fitted on the features that are served. Hollow: an attacker who "
-    text += "knows the defence and averages eight answers to hardly different images. Bars: 95 % intervals over images."
+    plain = table[table["level"] == "none"]
+    sizes = [_listed(plain[name]) for name in ("members", "nonmembers", "attack", "queries", "seeds")]
+    text = "partshapes, {} px; {} members + {} non-members; attack {}, {} queries an image where no limit is set, {} "
+    text += (
+        "seed of crops, folds and attackers, 2 folds; matched protocol. Attackers are always fitted on the features "
+    )
+    text += "that are served. Hollow: an attacker who knows the defence and averages eight answers to hardly different "
+    text += "images. Bars: 95 % intervals over images."
     plots.caption(figure, text.format(SIZE, *sizes))
     told = "; ".join(
         f"{one.encoder}, {one.level}: {one.auc:.3f} ({one.low:.3f} to {one.high:.3f}), probe {one.probe:.3f}"

@@ -9,6 +9,7 @@ growth` draws. It resumes where it was stopped.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,15 +20,21 @@ from grid import grow
 import partcrop_lab as pl
 from partcrop_lab.cli import attack_of
 from partcrop_lab.encoders.zoo import trained, zoo_dir
-from partcrop_lab.encoders.zoo_entries import ZOO, sized
+from partcrop_lab.encoders.zoo_entries import ZOO, ZooEntry, sized
+
+SORTED = ("recipe", "N", "training_seed", "T")
 
 
-def points(recipe: str, members: int) -> list[dict[str, Any]]:
+def entry(recipe: str, members: int, again: int) -> ZooEntry:
+    """The zoo's entry on so many images, or, where `again` is not 0, another training on another split of them."""
+    how = ZOO[recipe] if members == ZOO[recipe].members else sized(ZOO[recipe], members)
+    return replace(how, seed=how.seed + again)
+
+
+def points(recipe: str, members: int, again: int) -> list[dict[str, Any]]:
     """One row per epoch: AUC with interval and controls."""
     torch.set_num_threads(1)
-    how, rows = ZOO[recipe], []
-    if members != how.members:
-        how = sized(how, members)
+    how, rows = entry(recipe, members, again), []
     for epoch, encoder in sorted(trained(how, progress=False).items()):
         result = pl.audit(encoder, how.split(), attack_of(how.attack), progress=False)
         auc = result.metrics.loc["auc", ["value", "low", "high"]].rename({"value": "auc"}).round(4).to_dict()
@@ -50,11 +57,13 @@ def main(
     out: Annotated[Path | None, typer.Option(help="CSV of all points; default data/zoo/growth.csv.")] = None,
     recipes: Annotated[str, typer.Option(help="Entries of the zoo, separated by commas.")] = "simclr",
     sizes: Annotated[str, typer.Option(help="Numbers of training images N.")] = "100,300,1000",
+    again: Annotated[int, typer.Option(help="Another split and training, by this number; 0: the zoo's own.")] = 0,
     jobs: Annotated[int, typer.Option(help="Trainings at a time, on one thread each.")] = 1,
 ) -> None:
-    out = out or zoo_dir() / "growth.csv"
-    wanted = {(recipe, n): (recipe, n) for n in map(int, sizes.split(",")) for recipe in recipes.split(",")}
-    print(grow(out, ("recipe", "N"), wanted, points, jobs, ("recipe", "N", "T")).to_string())
+    out, names = out or zoo_dir() / "growth.csv", recipes.split(",")
+    jobs_of = [(recipe, n, again) for n in map(int, sizes.split(",")) for recipe in names]
+    wanted = {(recipe, n, entry(recipe, n, again).seed): (recipe, n, again) for recipe, n, again in jobs_of}
+    print(grow(out, ("recipe", "N", "training_seed"), wanted, points, jobs, SORTED).to_string())
 
 
 if __name__ == "__main__":

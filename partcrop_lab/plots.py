@@ -541,12 +541,13 @@ def aucs(
 
 @_styled
 def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
-    """AUCs along the steps of training, one panel per recipe, one line per number of training images and schedule.
+    """AUCs along the steps of training, one panel per recipe, one line per training.
 
     Steps, not epochs, since at equal epochs a smaller set also has fewer steps to be learnt in.
 
     Args:
-        table: columns recipe, N, planned (epochs), steps, auc, low and high, as data/zoo/growth.csv has them.
+        table: columns recipe, N, planned (epochs), training_seed, steps, auc, low and high, as data/zoo/growth.csv has
+            them.
         axes: one per recipe, in the order in which recipes first appear.
     """
     recipes = list(dict.fromkeys(table["recipe"]))
@@ -556,13 +557,16 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
     looks = (("o", "-", RED), ("s", "--", BLUE), ("^", "-.", GREEN), ("D", ":", PURPLE))
     for ax, recipe in zip(axes, recipes, strict=True):
         own = table[table["recipe"] == recipe]
-        groups, step = own.groupby(["N", "planned"]), 0.012 * own["steps"].max()  # so that bars stand side by side
-        for number, ((members, planned), one) in enumerate(groups):
+        groups = own.groupby(["N", "planned", "training_seed"])
+        step = 0.012 * own["steps"].max()  # so that bars stand side by side
+        for number, ((members, planned, seed), one) in enumerate(groups):
             marker, line, colour = looks[number % len(looks)]
             x = one["steps"] + step * (number - (len(groups) - 1) / 2)
             reach = np.stack([one["auc"] - one["low"], one["high"] - one["auc"]]).clip(0)
             how = {"marker": marker, "ls": line, "color": colour, "ms": 5, "capsize": 2.5}
-            ax.errorbar(x, one["auc"], reach, label=f"N = {members:,}, {planned:,} epochs", **how)
+            twins = own[(own["N"] == members) & (own["planned"] == planned)]
+            again = f", seed {seed}" if twins["training_seed"].nunique() > 1 else ""
+            ax.errorbar(x, one["auc"], reach, label=f"N = {members:,}, {planned:,} epochs{again}", **how)
         ax.axhline(0.5, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
         ax.set(title=recipe, xlabel="steps of training", xlim=(0, None))
         ax.set(ylim=(table["low"].min() - 0.03, table["high"].max() + 0.18))  # the legend lies above all bars

@@ -108,6 +108,7 @@ def test_the_growth_of_the_leak_is_drawn_from_its_table(tmp_path, monkeypatch):
     points = [(recipe, n, t) for recipe in ("simclr", "dino") for n in (100, 300) for t in (50, 200)]
     table = pd.DataFrame(points, columns=["recipe", "N", "T"])
     table = table.assign(planned=200, steps=table["T"] * table["N"] // 50, attack="partcosine", members=table["N"])
+    table["training_seed"] = 0
     table = table.assign(nonmembers=500, auc=0.6, low=0.52, high=0.68, p_untrained=0.4, p_pixels=0.2)
     table.loc[0, ["auc", "p_pixels"]] = 0.77, 0.001
     table.to_csv(tmp_path / "growth.csv", index=False)

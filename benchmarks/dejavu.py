@@ -10,7 +10,6 @@ the accuracies of a linear probe on its own training images and on C. It resumes
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,23 +21,18 @@ import partcrop_lab as pl
 from partcrop_lab.dejavu import with_controls
 from partcrop_lab.encoders.utility import linear_probe
 from partcrop_lab.encoders.zoo import trained, zoo_dir, zoo_names
-from partcrop_lab.encoders.zoo_entries import PROBE, ZOO, ZooEntry
+from partcrop_lab.encoders.zoo_entries import PROBE, ZOO, correlated
 
 DIAL = (0.0, 0.5, 1.0)
 LAYERS = {"simclr": ("projector", "backbone"), "vicreg": ("projector", "backbone"), "supervised": ("backbone",)}
 """The recipes, and the layers that they have: the head of the supervised one is linear, so it has no projector."""
 
 
-def entry(name: str, correlation: float) -> ZooEntry:
-    """The first or, where its name ends in -b, the second of a pair, with the dial at `correlation`."""
-    return replace(ZOO[name], keep=(), pool={"background_correlation": correlation} if correlation else {})
-
-
 def encoder_of(name: str, correlation: float) -> pl.Encoder:
     """The encoder: of the zoo where it is there, else of the cache, else trained."""
     if not correlation and name in zoo_names():
         return pl.load_encoder(f"zoo:{name}")
-    return trained(entry(name, correlation), progress=False)[ZOO[name].settings["epochs"]]
+    return trained(correlated(ZOO[name], correlation), progress=False)[ZOO[name].settings["epochs"]]
 
 
 def points(recipe: str, correlation: float) -> list[dict[str, Any]]:
@@ -47,7 +41,7 @@ def points(recipe: str, correlation: float) -> list[dict[str, Any]]:
     names = recipe, f"{recipe}-b"
     one, two = (encoder_of(name, correlation) for name in names)
     public = pl.load_images(**PROBE, background_correlation=correlation, size=one.image_size)
-    sets = [entry(name, correlation).split() for name in names]
+    sets = [correlated(ZOO[name], correlation).split() for name in names]
     third = sets[1].nonmembers
     seen, unseen = (linear_probe(one, sets[0].members, images) for images in (sets[0].members, third))
     rows = []

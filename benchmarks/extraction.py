@@ -12,8 +12,6 @@ Times are ratios in one run on one thread; all take about fifteen minutes.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from measuring import in_a_process, in_turn, resident
 from PIL import Image
 from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 from torchvision.transforms.functional import to_tensor
@@ -38,14 +37,8 @@ EPOCHS = 100
 
 
 def time_ratio(one: Callable[[], object], other: Callable[[], object], runs: int = 5) -> float:
-    """Median time of `one` over that of `other`, called in turns after a warm-up, so that other load hits both."""
-    times = np.empty((runs + 1, 2))
-    for row in times:
-        for column, function in enumerate((one, other)):
-            start = time.perf_counter()
-            function()
-            row[column] = time.perf_counter() - start
-    return float(np.divide(*np.median(times[1:], axis=0)))
+    """Median time of `one` over that of `other`, by the clock on the wall."""
+    return float(np.divide(*in_turn(one, other, runs, clock=time.perf_counter)))
 
 
 def over_bare_forward(encoder: pl.Encoder, images: pl.ImageSet, attack: PartCrop) -> float:
@@ -129,11 +122,9 @@ def peak_memory(count: int, folder: Path) -> int:
     for i in range(count):
         pixels[i] = rng.integers(0, 256, (3, 224, 224), dtype=np.uint8)
     pixels.flush()
-    code = f"import extraction; extraction.stream({str(path)!r})"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    (peak,) = in_a_process("extraction", f"stream({str(path)!r})")
     path.unlink()
-    return int(done.stdout.split()[-1])
+    return int(peak)
 
 
 def stream(path: str) -> None:
@@ -141,8 +132,7 @@ def stream(path: str) -> None:
     torch.set_num_threads(1)
     encoder = pl.load_encoder("random:vit_tiny_patch16_224", image_size=32, patch_size=8, depth=1)
     PartCrop(crops=4).features(encoder, pl.ImageSet(Path(path)), progress=False)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(int(status["VmHWM"].split()[0]) * 1024)  # getrusage would count the parent's memory at the fork too
+    print(resident())
 
 
 def main(

@@ -1,4 +1,4 @@
-"""What the long benchmarks share: a table that grows by one finished piece of work at a time, and resumes."""
+"""What the long benchmarks share: a table that grows by one finished piece of work at a time, and resumes; its rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import joblib
 import pandas as pd
 from tqdm.auto import tqdm
 
+from partcrop_lab.audit import AuditResult
 from partcrop_lab.store import atomic
+
+
+def audit_columns(result: AuditResult) -> dict[str, Any]:
+    """What a row of a table says of an audit: sizes, AUC with its interval, p-values with the controls', outcome."""
+    sizes = {name: result.settings[name] for name in ("members", "nonmembers", "queries", "seed")}
+    auc = result.metrics.loc["auc", ["value", "low", "high"]].rename({"value": "auc"}).round(4).to_dict()
+    controls = {f"p_{name}": p for name, p in result.controls.p_value.items()}
+    return {**sizes, **auc, "p_value": result.p_value, **controls, "outcome": result.outcome}
 
 
 def grow(

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from grid import grow
+from grid import audit_columns, grow
 
 import partcrop_lab as pl
 from partcrop_lab.cli import attack_of
@@ -37,9 +37,6 @@ def points(recipe: str, members: int, again: int) -> list[dict[str, Any]]:
     how, rows = entry(recipe, members, again), []
     for epoch, encoder in sorted(trained(how, progress=False).items()):
         result = pl.audit(encoder, how.split(), attack_of(how.attack), progress=False)
-        auc = result.metrics.loc["auc", ["value", "low", "high"]].rename({"value": "auc"}).round(4).to_dict()
-        controls = {f"p_{name}": p for name, p in result.controls.p_value.items()}
-        sizes = {name: result.settings[name] for name in ("members", "nonmembers", "queries", "seed")}
         about = {
             "recipe": recipe,
             "N": members,
@@ -49,7 +46,7 @@ def points(recipe: str, members: int, again: int) -> list[dict[str, Any]]:
             "attack": how.attack,
             "training_seed": how.seed,
         }
-        rows.append({**about, **sizes, **auc, "p_value": result.p_value, **controls, "outcome": result.outcome})
+        rows.append(about | audit_columns(result))
     return rows
 
 

@@ -8,22 +8,21 @@ took, which it shows, stands beside it: the rest is the way through kernel, serv
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import nbformat
 import pandas as pd
 import typer
 from playwright.sync_api import sync_playwright
 from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from browser import CHROMIUM, Notebook, served
+from browser import CHROMIUM, Notebook, laboratory, write_notebook
 
 CSV = Path(__file__).with_suffix(".csv")
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
 CELLS = [
     "import partcrop_lab as pl\nfrom partcrop_lab import widgets",
     "encoders = [pl.load_encoder(name) for name in ('zoo:simclr', 'zoo:mae')]",
@@ -33,22 +32,19 @@ WATCH = """picture => {
     window.drawnAt = 0;
     picture.addEventListener("load", () => { window.drawnAt = performance.now(); });
 }"""
+SECONDS = re.compile(r"^\d+\.\d+ s$")
+"""What a panel at rest says of its last drawing."""
+LEFT = "() => { window.drawnAt = 0; window.leftAt = performance.now(); }"
 
 
 def one_drag(notebook: Notebook, right: int, down: int) -> tuple[float, float]:
     """Milliseconds from the mouse's release to the new picture, and those the panel says it took."""
     page = notebook.page
-    box = page.locator("rect.movable").last.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + right, y + down, steps=3)
-    page.evaluate("() => { window.drawnAt = 0; window.leftAt = performance.now(); }")
-    page.mouse.up()
+    notebook.drag(page.locator("rect.movable").last, right, down, LEFT)
     page.wait_for_function("() => window.drawnAt > 0", timeout=30_000)
     took = page.evaluate("() => window.drawnAt - window.leftAt")
     page.wait_for_timeout(150)  # so that drags do not run into each other
-    own = page.locator("small", has_text=" s").last.inner_text()
+    own = page.locator("small", has_text=SECONDS).last.inner_text()
     return took, 1000 * float(own.split()[0])
 
 
@@ -57,16 +53,11 @@ def main(
     out: Annotated[Path, typer.Option(help="CSV, one row per drag.")] = CSV,
 ) -> None:
     folder, rows = Path(tempfile.mkdtemp()), []
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), folder / "latency.ipynb")
-    with (
-        served(["jupyter", "lab"], folder, "--allow-root", "--LabApp.expose_app_in_browser=True") as place,
-        sync_playwright() as playwright,
-    ):
+    write_notebook(folder / "latency.ipynb", *CELLS)
+    with laboratory(folder) as place, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         notebook = Notebook(browser.new_page(viewport={"width": 1280, "height": 900}), *place, "latency.ipynb")
         notebook.run_all()
-        notebook.page.locator("rect.movable").last.scroll_into_view_if_needed()
         notebook.picture.evaluate(WATCH)
         for number in tqdm(range(drags), "drags"):
             move = 12 if number % 2 else -12

@@ -7,34 +7,20 @@ embeddings, as many as ImageNet has images, from a file on disk (float16, 1 GB).
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from measuring import in_a_process, in_turn, resident
 from sklearn.neighbors import NearestNeighbors
 
 from partcrop_lab.dejavu import PublicIndex
 
 WIDTH, NEIGHBOURS, CLASSES = 384, 100, 1000
-
-
-def seconds(work: Callable[[], object], times: int) -> float:
-    """The median over some runs, after one that is not counted."""
-    work()
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return median(taken)
 
 
 def stream(path: str, queries: int) -> None:
@@ -44,8 +30,7 @@ def stream(path: str, queries: int) -> None:
     start = time.perf_counter()
     PublicIndex(embeddings, np.zeros(len(embeddings), np.int64)).search(asked, NEIGHBOURS)
     taken = time.perf_counter() - start
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(int(status["RssAnon"].split()[0]) * 1024, int(status["VmHWM"].split()[0]) * 1024, taken)
+    print(resident("RssAnon"), resident(), taken)
 
 
 def peak_memory(count: int, queries: int, folder: Path) -> tuple[int, int, float]:
@@ -55,11 +40,8 @@ def peak_memory(count: int, queries: int, folder: Path) -> tuple[int, int, float
     for start in range(0, count, 50_000):
         written[start : start + 50_000] = source.normal(size=written[start : start + 50_000].shape)
     written.flush()
-    code = f"import neighbours; neighbours.stream({str(path)!r}, {queries})"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    own, peak, taken = in_a_process("neighbours", f"stream({str(path)!r}, {queries})")
     path.unlink()
-    own, peak, taken = done.stdout.split()[-3:]
     return int(own), int(peak), float(taken)
 
 
@@ -71,9 +53,13 @@ def main(
     source = np.random.default_rng(0)
     embeddings, asked = (source.normal(size=(n, WIDTH)).astype(np.float32) for n in (public, queries))
     index = PublicIndex(embeddings, source.integers(0, CLASSES, public))
-    ours = seconds(lambda: index.search(torch.from_numpy(asked), NEIGHBOURS), times)
     other = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(embeddings)
-    theirs = seconds(lambda: other.kneighbors(asked, return_distance=False), times)
+    ours, theirs = in_turn(
+        lambda: index.search(torch.from_numpy(asked), NEIGHBOURS),
+        lambda: other.kneighbors(asked, return_distance=False),
+        times,
+        clock=time.perf_counter,
+    )
     print(f"{queries} queries, {public} embeddings of width {WIDTH}, {torch.get_num_threads()} threads:")
     print(f"  ours {ours:.2f} s, scikit-learn's brute force {theirs:.2f} s, {theirs / ours:.1f} times as long")
     with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from grid import grow
+from grid import audit_columns, grow
 
 import partcrop_lab as pl
 from partcrop_lab.cli import attack_of
@@ -31,9 +31,8 @@ def row(name: str) -> list[dict[str, Any]]:
         (path,) = train_zoo(name, folder, progress=False)
         encoder = pl.load_encoder(path, name=f"zoo:{name}")
         result = pl.audit(encoder, encoder.split, attack_of(entry.attack), progress=False)
-        card, auc = read_json(path.with_suffix(".json")), result.metrics.loc["auc"]
+        card = read_json(path.with_suffix(".json"))
     use = {key: card["utility"][key] for key in ("linear_probe", "untrained_linear_probe", "knn")}
-    sizes = {key: result.settings[key] for key in ("members", "nonmembers", "queries", "seed")}
     return [
         {
             "name": name,
@@ -44,11 +43,7 @@ def row(name: str) -> list[dict[str, Any]]:
             "training_seed": entry.seed,
             **{key: round(value, 4) for key, value in use.items()},
             "attack": entry.attack,
-            **sizes,
-            **auc[["value", "low", "high"]].rename({"value": "auc"}).round(4).to_dict(),
-            "p_value": result.p_value,
-            **{f"p_{control}": p for control, p in result.controls.p_value.items()},
-            "outcome": result.outcome,
+            **audit_columns(result),
             "minutes": card["minutes"],
             "sha256": card["sha256"],
         }

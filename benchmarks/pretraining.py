@@ -13,14 +13,12 @@ does slows both; all take about two minutes on an idle core.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from lightly.transforms import SimCLRTransform
+from measuring import in_turn
 from PIL import Image
 
 import partcrop_lab as pl
@@ -32,21 +30,6 @@ JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
 OURS = Augmentation(crop_scale=(0.2, 1.0), flip=0.5, jitter=0.8, grey=0.2, **JITTER)
 THEIRS = {"cj_bright": 0.4, "cj_contrast": 0.4, "cj_sat": 0.2, "cj_hue": 0.1, "min_scale": 0.2, "gaussian_blur": 0.0}
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-
-
-def in_turn(slow: Callable[[], object], quick: Callable[[], object], runs: int, often: int = 1) -> tuple[float, float]:
-    """Median CPU seconds of two functions timed alternately, after one warm-up of each.
-
-    The quick one is called `often` times over, since some systems count CPU time in steps of 4 ms.
-    """
-    times = np.empty((runs + 1, 2))
-    for row in times:
-        for side, (function, calls) in enumerate(((slow, 1), (quick, often))):
-            start = time.process_time()
-            for _ in range(calls):
-                function()
-            row[side] = (time.process_time() - start) / calls
-    return tuple(np.median(times[1:], axis=0))
 
 
 def augmentation(size: int, count: int, runs: int) -> tuple[float, float]:

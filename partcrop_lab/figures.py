@@ -354,11 +354,9 @@ def serving(studio: Studio) -> Drawn:
     plain = table[table["level"] == "none"]
     sizes = [_listed(plain[name]) for name in ("members", "nonmembers", "attack", "queries", "seeds")]
     text = "partshapes, {} px; {} members + {} non-members; attack {}, {} queries an image where no limit is set, {} "
-    text += (
-        "seed of crops, folds and attackers, 2 folds; matched protocol. Attackers are always fitted on the features "
-    )
-    text += "that are served. Hollow: an attacker who knows the defence and averages eight answers to hardly different "
-    text += "images. Bars: 95 % intervals over images."
+    text += "seed of crops, folds and attackers, 2 folds; matched protocol. Attackers are always fitted on the "
+    text += "features that are served. Hollow: an attacker who knows the defence and averages eight answers to hardly "
+    text += "different images. Bars: 95 % intervals over images."
     plots.caption(figure, text.format(SIZE, *sizes))
     told = "; ".join(
         f"{one.encoder}, {one.level}: {one.auc:.3f} ({one.low:.3f} to {one.high:.3f}), probe {one.probe:.3f}"

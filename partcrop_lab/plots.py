@@ -96,24 +96,23 @@ def _new(width: float = 4.6, height: float = 3.4) -> Axes:
 
 def png(draw: Callable[[Figure], Any], width: float, height: float, dpi: int = 100) -> bytes:
     """Draw on a figure of this size in inches, without a window or a notebook, and give it as PNG."""
-    data = BytesIO()
-    with style():
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure)
-        figure.savefig(data, dpi=dpi, format="png", metadata={"Software": None})
-    return data.getvalue()
+    return _file(draw, width, height, dpi=dpi, format="png", metadata={"Software": None})
 
 
 def svg(draw: Callable[[Figure], Any], width: float, height: float) -> str:
     """As `png`, but as SVG for a page, where what `_hover` marked tells its text under the mouse."""
+    picture = _file(draw, width, height, format="svg", metadata={"Date": None, "Creator": None}).decode()
+    picture = picture[picture.index("<svg") :].replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)
+    return re.sub(rf'<g id="{HOVER}([^"]*)">', r"<g><title>\1</title>", picture)
+
+
+def _file(draw: Callable[[Figure], Any], width: float, height: float, **how: Any) -> bytes:
     data = BytesIO()
     with style():
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
-        figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
-    picture = data.getvalue().decode()
-    picture = picture[picture.index("<svg") :].replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)
-    return re.sub(rf'<g id="{HOVER}([^"]*)">', r"<g><title>\1</title>", picture)
+        figure.savefig(data, **how)
+    return data.getvalue()
 
 
 def _hover(ax: Axes, x: float, y: float, text: str) -> None:
@@ -140,6 +139,25 @@ def _own_axes(ax: Axes | None, text: str, **size: float) -> Axes:
         ax = _new(**size)
         caption(ax.figure, text)
     return ax
+
+
+def _own_row(
+    axes: Sequence[Axes] | None,
+    count: int,
+    width: float,
+    height: float,
+    margin: float = 0.0,
+    text: str = "",
+    **how: Any,
+) -> Sequence[Axes]:
+    """The given axes, or a row of new ones, each so many inches wide, on a figure with a caption where there is one."""
+    if axes is not None:
+        return axes
+    figure = plt.figure(figsize=(margin + width * count, height), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False, **how)[0]
+    if text:
+        caption(figure, text)
+    return axes
 
 
 @_styled
@@ -270,9 +288,7 @@ def heatmaps(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndar
         axes: one per encoder.
     """
     groups = list(table.groupby("encoder", sort=False))
-    if axes is None:
-        figure = plt.figure(figsize=(2.6 * len(groups), 2.5), layout="constrained")
-        axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    axes = _own_row(axes, len(groups), 2.6, 2.5)
     size = table.attrs["size"]
     for ax, (name, one) in zip(axes, groups, strict=True):
         picture = one.pivot(index="row", columns="column", values="similarity")
@@ -360,10 +376,7 @@ def feature_curves(table: pd.DataFrame, axes: Sequence[Axes] | None = None, text
         text: for the caption of a figure of its own, e.g. the seed.
     """
     groups = list(table.groupby("kind", sort=False))
-    if axes is None:
-        figure = plt.figure(figsize=(0.6 + 3.0 * len(groups), 3.0), layout="constrained")
-        axes = figure.subplots(1, len(groups), squeeze=False)[0]
-        caption(figure, f"Lines: means. Bands: 95 % intervals of the means. {text}")
+    axes = _own_row(axes, len(groups), 3.0, 3.0, 0.6, f"Lines: means. Bands: 95 % intervals of the means. {text}")
     for ax, (kind, one) in zip(axes, groups, strict=True):
         for side, curve in one.groupby("side", sort=False):
             ax.fill_between(curve["rank"], curve["low"], curve["high"], color=LOOKS[side]["color"], alpha=0.25, lw=0)
@@ -385,9 +398,7 @@ def one_feature(
         axes: one per kind.
     """
     groups = list(energies.groupby("kind", sort=False))
-    if axes is None:
-        figure = plt.figure(figsize=(0.6 + 3.0 * len(groups), 2.8), layout="constrained")
-        axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    axes = _own_row(axes, len(groups), 3.0, 2.8, 0.6)
     if table is not None:
         feature_curves(table[table["kind"].isin([kind for kind, _ in groups])], axes)
     for ax, (kind, one) in zip(axes, groups, strict=True):
@@ -551,9 +562,7 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
         axes: one per recipe, in the order in which recipes first appear.
     """
     recipes = list(dict.fromkeys(table["recipe"]))
-    if axes is None:
-        figure = plt.figure(figsize=(3.6 * len(recipes), 3.4), layout="constrained")
-        axes = figure.subplots(1, len(recipes), sharey=True, squeeze=False)[0]
+    axes = _own_row(axes, len(recipes), 3.6, 3.4, sharey=True)
     looks = (("o", "-", RED), ("s", "--", BLUE), ("^", "-.", GREEN), ("D", ":", PURPLE))
     for ax, recipe in zip(axes, recipes, strict=True):
         own = table[table["recipe"] == recipe]
@@ -577,10 +586,10 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
 
 
 LEAKS = {
-    "auc": ("low", "high", 0.5, "AUC of telling members\nfrom non-members"),
-    "tpr_at_1_fpr": ("tpr_low", "tpr_high", 0.01, "TPR at 1 % FPR"),
+    "auc": ("AUC", "low", "high", 0.5, "AUC of telling members\nfrom non-members"),
+    "tpr_at_1_fpr": ("TPR at 1 % FPR", "tpr_low", "tpr_high", 0.01, "TPR at 1 % FPR"),
 }
-"""Of each measure of a leak its interval's columns, its value by chance, and its name."""
+"""Of each measure of a leak its name, its interval's columns, its value by chance, and what an axis calls it."""
 USES = {"probe": "accuracy of the linear probe (%)", "knn": "accuracy of nearest neighbours (%)"}
 
 
@@ -608,10 +617,8 @@ def tradeoff(
         hover: points tell what they are under the mouse, where the drawing becomes an SVG.
     """
     panels, defenses = (list(dict.fromkeys(table[name])) for name in (by, "defense"))
-    if axes is None:
-        figure = plt.figure(figsize=(4.2 * len(panels), 4.2), layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    low, high, chance, name = LEAKS[leak]
+    axes = _own_row(axes, len(panels), 4.2, 4.2, sharey=True)
+    _, low, high, chance, name = LEAKS[leak]
     looks = _defense_looks(defenses)
     for ax, panel in zip(axes, panels, strict=True):
         own = table[table[by] == panel]
@@ -649,10 +656,9 @@ def _defense_looks(defenses: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def _told(row: Any, leak: str, use: str) -> str:
     """A point of the trade-off in words."""
-    low, high, *_ = LEAKS[leak]
+    measure, low, high, *_ = LEAKS[leak]
     name = "no defence" if row.level == "none" else f"{row.level}, attacker {row.attacker}"
     interval = f"{getattr(row, leak):.3f} ({getattr(row, low):.3f} to {getattr(row, high):.3f})"
-    measure = "AUC" if leak == "auc" else "TPR at 1 % FPR"
     return f"{name}: {measure} {interval}, {use} {100 * getattr(row, use):.1f} %, {row.queries} queries an image"
 
 
@@ -700,10 +706,8 @@ def joined_scores(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np
         axes: one per attack.
     """
     groups = list(table.groupby("attack", sort=False))
-    if axes is None:
-        figure = plt.figure(figsize=(0.6 + 2.9 * len(groups), 3.2), layout="constrained")
-        axes = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
-        caption(figure, f"n = {len(groups[0][1])} images of A. Spearman's rho with its 95 % interval.")
+    text = f"n = {len(groups[0][1])} images of A. Spearman's rho with its 95 % interval."
+    axes = _own_row(axes, len(groups), 2.9, 3.2, 0.6, text, sharey=True)
     for ax, (attack, one) in zip(axes, groups, strict=True):
         rho, low, high = one[["rho", "low", "high"]].iloc[0]
         ax.plot(one["rank"], one["memory"], "o", ms=3, alpha=0.5, color=BLUE)

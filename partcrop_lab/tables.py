@@ -276,7 +276,7 @@ def joined_scores(audits: Mapping[str, AuditResult], memory: DejaVu) -> pd.DataF
     own = memory.table["set"].to_numpy() == "A"
     remembered, tables = memory.memorisation()[own], []
     for attack, result in audits.items():
-        scores = result.scores.assign(rank=fold_ranks(result.scores["score"].to_numpy(), result.scores["fold"]))
+        scores = result.scores.assign(rank=_ranks(result, "target"))
         ranks = scores[scores["member"]].set_index("name")["rank"]
         if not set(remembered.index) <= set(ranks.index):
             raise BadInput(f"the audit {attack!r} is not of the members of set A; audit encoder A on its own split")

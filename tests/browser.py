@@ -10,6 +10,9 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 
+import nbformat
+
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}  # else JupyterLab asks
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
@@ -55,6 +58,17 @@ def served(program, folder, *options):
         process.wait(30)
 
 
+def laboratory(folder):
+    """JupyterLab, serving a folder, as `served`."""
+    return served(["jupyter", "lab"], folder, "--allow-root", "--LabApp.expose_app_in_browser=True")
+
+
+def write_notebook(path, *sources):
+    """A notebook with a code cell for each source."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), path)
+
+
 class Shown:
     """A page that shows a panel."""
 
@@ -95,14 +109,16 @@ class Shown:
         for _ in range(times):
             one.press(key)
 
-    def drag(self, one, right, down):
-        """Drag an element by so many pixels of the screen."""
+    def drag(self, one, right, down, before_release=""):
+        """Drag an element by so many pixels of the screen; a script runs just before it is let go."""
         one.scroll_into_view_if_needed()
         box = one.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         self.page.mouse.move(x, y)
         self.page.mouse.down()
         self.page.mouse.move(x + right, y + down, steps=5)
+        if before_release:
+            self.page.evaluate(before_release)
         self.page.mouse.up()
 
 

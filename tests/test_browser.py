@@ -3,10 +3,9 @@
 import shutil
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
-from browser import CHROMIUM, Notebook, Shown, served
+from browser import CHROMIUM, Notebook, Shown, laboratory, served, write_notebook
 from PIL import Image
 
 from partcrop_lab import widgets
@@ -24,7 +23,6 @@ images = pl.load_images("partshapes", n=120, size=32)
 split = pl.member_split(images, members=40)
 small = dict(image_size=32, patch_size=8, depth=2, embed_dim=48, num_heads=3, precision="fp32")
 one = pl.load_encoder("random:vit_tiny_patch16_224", **small)"""
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}  # else JupyterLab asks
 PANELS = {
     "explorer": "widgets.part_explorer(images, [one, one.untrained(1)])",
     "builder": "widgets.feature_builder(one, split, sample=10)",
@@ -45,9 +43,8 @@ def lab(tmp_path_factory):
     for path in ROOT.glob("*.ipynb"):
         shutil.copy(path, folder)
     for name, panel in (PANELS | {"broken": "1 / 0"}).items():
-        cells = [nbformat.v4.new_code_cell(source) for source in (START, panel)]
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), folder / f"{name}.ipynb")
-    with served(["jupyter", "lab"], folder, "--allow-root", "--LabApp.expose_app_in_browser=True") as place:
+        write_notebook(folder / f"{name}.ipynb", START, panel)
+    with laboratory(folder) as place:
         yield place
 
 

@@ -31,7 +31,7 @@ from partcrop_lab.dejavu import (
     with_controls,
 )
 from partcrop_lab.dejavu import neighbours as neighbours_module
-from partcrop_lab.encoders.zoo_entries import ZOO
+from partcrop_lab.encoders.zoo_entries import ZOO, correlated
 from partcrop_lab.images import ImageSet
 
 CORNER, LENGTH = st.integers(-2, 10), st.integers(1, 6)
@@ -358,5 +358,5 @@ def test_the_benchmark_turns_the_dial_of_the_zoos_own_pairs():
     import dejavu as benchmark
 
     for name, correlation in (("simclr-correlated", 0.5), ("simclr-correlated-b", 0.5), ("vicreg", 0.0)):
-        assert benchmark.entry(name.replace("-correlated", ""), correlation) == replace(ZOO[name], keep=())
+        assert correlated(ZOO[name.replace("-correlated", "")], correlation) == replace(ZOO[name], keep=())
     assert benchmark.encoder_of("simclr-b", 0.0).name == "zoo:simclr-b"

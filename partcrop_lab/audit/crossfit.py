@@ -85,6 +85,15 @@ def cross_fit(
     return CrossFit(scores, fold, attackers)
 
 
+def share_of_others(known: float, folds: int) -> float:
+    """The `fraction` of `cross_fit` by which an attacker knows a share of all images.
+
+    >>> share_of_others(0.5, folds=2)
+    1.0
+    """
+    return known * folds / (folds - 1)
+
+
 def _some(member: np.ndarray, allowed: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Rows of the images that are allowed: all, or a share of each side, in their order."""
     if fraction == 1:

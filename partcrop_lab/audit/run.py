@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from partcrop_lab.attacks import ATTACKS, Attack, PartCrop, PixelStatistics
 from partcrop_lab.attacks.attackers import UNSUPERVISED, log_odds
 from partcrop_lab.audit import verdict as verdicts
-from partcrop_lab.audit.crossfit import CrossFit, assign_folds, cross_fit, permuted_scores
+from partcrop_lab.audit.crossfit import CrossFit, assign_folds, cross_fit, permuted_scores, share_of_others
 from partcrop_lab.audit.metrics import fold_ranks, metrics_table, roc_points
 from partcrop_lab.audit.released import accuracy_by_epoch, released_images
 from partcrop_lab.audit.result import AuditResult
@@ -178,7 +178,7 @@ def _fraction(known: float | None, folds: int, split: MembershipSplit, none: boo
             f"known is {known:g}, which is {round(known * fewest)} of the {fewest} images on the smaller side; "
             f"an attacker needs at least {LEAST_KNOWN}"
         )
-    return known / most
+    return share_of_others(known, folds)
 
 
 def _check_disjoint(split: MembershipSplit, other: Encoder, role: str, images: ImageSet) -> None:

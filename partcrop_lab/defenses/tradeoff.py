@@ -148,7 +148,8 @@ def measured(kind: str = "serving") -> pd.DataFrame:
     """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
-    return zoo.measured(kind, KINDS[kind]).fillna({"guarantee": "", "stage": ""})
+    words = dict.fromkeys(("guarantee", "stage"), "")
+    return zoo.measured(kind, KINDS[kind]).astype(dict.fromkeys(words, object)).fillna(words)
 
 
 def over_trainings(table: pd.DataFrame) -> pd.DataFrame:

@@ -89,6 +89,12 @@ LONG = {"epochs": 1200, **SMALL_VIEWS}
 LOCAL = {"local_crops": 2, "local_size": 0.25}
 MASKED = {"epochs": 1000, "batch_size": 50, "lr": 1e-3, **NO_VIEWS}
 
+
+def correlated(entry: ZooEntry, correlation: float) -> ZooEntry:
+    """An entry like this one on images whose backgrounds are those of their class so often, and its end alone."""
+    return replace(entry, keep=(), pool={"background_correlation": correlation} if correlation else {})
+
+
 ZOO: dict[str, ZooEntry] = {
     "mae": ZooEntry("mae", MASKED | WIDER, members=200, pool={"n": 1000}, along=(250, 500)),
     "dino": ZooEntry("dino", LONG | GENTLE | {"epochs": 2400}, "partcosine", keep=(600, 1200)),
@@ -108,9 +114,8 @@ ZOO: dict[str, ZooEntry] = {
 
 for _name in ("simclr", "vicreg", "supervised"):
     _b = replace(ZOO[_name], keep=(), pair="b")
-    _correlated = {"background_correlation": 0.5}
-    ZOO |= {f"{_name}-b": _b, f"{_name}-correlated": replace(ZOO[_name], keep=(), pool=_correlated)}
-    ZOO |= {f"{_name}-correlated-b": replace(_b, pool=_correlated)}
+    ZOO |= {f"{_name}-b": _b, f"{_name}-correlated": correlated(ZOO[_name], 0.5)}
+    ZOO |= {f"{_name}-correlated-b": correlated(_b, 0.5)}
 
 
 def sized(entry: ZooEntry, members: int) -> ZooEntry:

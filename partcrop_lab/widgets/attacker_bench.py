@@ -13,7 +13,7 @@ from partcrop_lab import plots, report
 from partcrop_lab.attacks import ATTACKERS, Attack, PartCrop
 from partcrop_lab.attacks.attackers import UNSUPERVISED, MLPAttacker, make_attacker
 from partcrop_lab.audit import audit
-from partcrop_lab.audit.crossfit import assign_folds, cross_fit
+from partcrop_lab.audit.crossfit import assign_folds, cross_fit, share_of_others
 from partcrop_lab.audit.result import AuditResult
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.images import MembershipSplit
@@ -123,7 +123,7 @@ def train_live(
             png = plots.png(lambda figure: plots.loss_curve(table, figure.subplots()), 4.6, 2.8, 85)
             show(len(losses) / (folds * made.epochs), f"fold {fold}, epoch {epoch + 1}, loss {loss:.3f}", png)
 
-    fraction = known * folds / (folds - 1)
+    fraction = share_of_others(known, folds)
     cross_fit(X, member, assign_folds(member, folds, seed), attacker, 100 * seed, None, fraction, on_epoch=note)
     return pd.DataFrame(losses)
 

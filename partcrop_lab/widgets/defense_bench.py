@@ -49,20 +49,18 @@ def defense_bench(
     if not defenses:
         raise BadInput("there are no defences to choose from; the bench needs at least one")
     attack, named = attack or Unified(), {one.label: one for one in defenses}
-    measured = [tradeoff(encoder, [], attack, labelled)]
+    undefended = tradeoff(encoder, [], attack, labelled)
 
     def draw(defense) -> Drawing:
-        done = measured[-1]
-        if panel is not None and defense not in set(done["level"]):
+        table = undefended if panel is None else panel.table
+        if panel is not None and defense not in set(table["level"]):
             new = tradeoff(encoder, [named[defense]], attack, labelled)
-            measured.append(with_front(pd.concat([done, new[new["level"] != "none"]], ignore_index=True)))
-            panel.table = measured[-1]
-        table = measured[-1]
+            panel.table = table = with_front(pd.concat([table, new[new["level"] != "none"]], ignore_index=True))
         draw_plane = lambda figure: plots.tradeoff(table, [figure.subplots()], hover=True)  # noqa: E731
         return Drawing(html=points_html(table, "Measured so far"), svg=plots.svg(draw_plane, 7.4, 4.2))
 
     panel: Panel | None = None
     controls = {"defense": widgets.Dropdown(options=list(named), description="defence")}
     panel = Panel("Defence bench", controls, draw, button="Train and attack")
-    panel.table = measured[-1]
+    panel.table = undefended
     return panel

@@ -15,7 +15,7 @@ from partcrop_lab.widgets.panel import Drawing, Panel
 FRONT = "On the Pareto front, where no other is better in one and no worse in the other"
 ALL, HIDDEN = "all levels", "hidden"
 ATTACKERS = {"the worse of both": None, "as before": "as before", "adaptive": "adaptive"}
-LEAKS = {"AUC": "auc", "TPR at 1 % FPR": "tpr_at_1_fpr"}
+LEAKS = {name: leak for leak, (name, *_) in plots.LEAKS.items()}
 USES = {"linear probe": "probe", "nearest neighbours": "knn"}
 
 
@@ -39,13 +39,11 @@ def defense_explorer(table: pd.DataFrame, by: str = "encoder") -> Panel:
     levels.pop("none", None)
 
     def draw(encoder, attacker, leak, use, **chosen) -> Drawing:
-        own = table[table[by] == encoder]
-        some = own if ATTACKERS[attacker] is None else own[own["attacker"].isin([ATTACKERS[attacker]])]
-        some = worst(some, LEAKS[leak]) if ATTACKERS[attacker] is None else some
-        undefended = own[(own["level"] == "none") & own[LEAKS[leak]].notna()]
-        some = pd.concat([undefended, some[(some["level"] != "none") & some[LEAKS[leak]].notna()]])
-        if some.empty:
+        own = table[(table[by] == encoder) & table[LEAKS[leak]].notna()]
+        if own.empty:
             raise BadInput(f"no point has a {leak}: there were too few non-members to measure it")
+        asked = (own["attacker"] == ATTACKERS[attacker]) | (own["level"] == "none")
+        some = worst(own, LEAKS[leak]) if ATTACKERS[attacker] is None else own[asked]
         hidden = [name for name, level in chosen.items() if level == HIDDEN]
         some = with_front(some[~some["defense"].isin(hidden)], USES[use], LEAKS[leak], by)
         single = {name: level for name, level in chosen.items() if level not in (ALL, HIDDEN)}

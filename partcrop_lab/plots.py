@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -112,6 +113,24 @@ def _file(draw: Callable[[Figure], Any], width: float, height: float, **how: Any
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         figure.savefig(data, **how)
+    return data.getvalue()
+
+
+def laid_out(draw: Callable[[Figure], Any], width: float, height: float, dpi: int = 100) -> Figure:
+    """As `png`, but the figure itself, whose layout stays as it is when its parts are moved: see `move_responses`."""
+    with style():
+        figure = Figure(figsize=(width, height), layout="constrained", dpi=dpi)
+        draw(figure)
+        FigureCanvasAgg(figure).draw()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure of `laid_out` as it is now, as PNG, drawn once (`Figure.savefig` draws twice) and hardly compressed."""
+    data = BytesIO()
+    with style():
+        FigureCanvasAgg(figure).print_png(data, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
     return data.getvalue()
 
 
@@ -227,8 +246,14 @@ def _names_with_auc(result: AuditResult) -> dict[str, str]:
 
 
 def _draw_box(ax: Axes, box: Box, **look: Any) -> None:
+    x, y, width, height = _bounds(box)
+    ax.add_patch(Rectangle((x, y), width, height, fill=False, **{"edgecolor": RED, "linewidth": 1.8} | look))
+
+
+def _bounds(box: Box) -> tuple[float, float, float, float]:
+    """x, y, width, height."""
     x0, y0, x1, y1 = box
-    ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, **{"edgecolor": RED, "linewidth": 1.8} | look))
+    return x0, y0, x1 - x0, y1 - y0
 
 
 def _pixels(image: Tensor | np.ndarray) -> np.ndarray:
@@ -291,13 +316,34 @@ def heatmaps(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndar
     axes = _own_row(axes, len(groups), 2.6, 2.5)
     size = table.attrs["size"]
     for ax, (name, one) in zip(axes, groups, strict=True):
-        picture = one.pivot(index="row", columns="column", values="similarity")
-        shown = ax.imshow(picture, cmap="viridis", extent=(0, size, size, 0))
+        shown = ax.imshow(_laid_on_places(one), cmap="viridis", extent=(0, size, size, 0))
         _draw_box(ax, table.attrs["box"], edgecolor="white", linewidth=3.4)
         _draw_box(ax, table.attrs["box"])
         ax.set(title=name, xlabel="x (px)", ylabel="y (px)", xticks=[0, size // 2, size], yticks=[0, size // 2, size])
         ax.figure.colorbar(shown, ax=ax, label=_similarity_label(table), shrink=0.9)
     return np.asarray(axes)
+
+
+def _laid_on_places(one: pd.DataFrame) -> np.ndarray:
+    """One encoder's similarities (h, w) as its positions lie."""
+    return one["similarity"].to_numpy().reshape(one["row"].max() + 1, -1)
+
+
+def _curve(ax: Axes, one: pd.DataFrame) -> None:
+    """One encoder's similarity curve with the part's own place, instead of the one that is there already."""
+    for drawn in [*ax.collections, *ax.lines]:
+        drawn.remove()
+    own = one[one["own"] >= 0.25]
+    bars = [(position - 0.5, 1) for position in own["position"]]
+    ax.broken_barh(bars, (0, 1), transform=ax.get_xaxis_transform(), color=ORANGE, alpha=0.35, lw=0)
+    ax.plot(one["position"], one["similarity"], color=BLUE, lw=1.2)
+    ax.plot(own["position"], own["similarity"], ls="", marker="o", ms=3.5, color=RED)
+    ax.relim()
+    ax.autoscale_view(scalex=False)
+
+
+def _energies(one: pd.DataFrame) -> str:
+    return f"energies u {one['uniform_energy'].iloc[0]:.2f}, g {one['gaussian_energy'].iloc[0]:.2f} nats"
 
 
 def _similarity_label(table: pd.DataFrame) -> str:
@@ -317,11 +363,7 @@ def similarity_curves(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -
         figure = plt.figure(figsize=(5.2, 1.7 * len(groups)), layout="constrained")
         axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
     for ax, (name, one) in zip(axes, groups, strict=True):
-        own = one[one["own"] >= 0.25]
-        for position in own["position"]:
-            ax.axvspan(position - 0.5, position + 0.5, color=ORANGE, alpha=0.35, lw=0)
-        ax.plot(one["position"], one["similarity"], color=BLUE, lw=1.2)
-        ax.plot(own["position"], own["similarity"], ls="", marker="o", ms=3.5, color=RED)
+        _curve(ax, one)
         width = one["column"].max() + 1
         ax.set(title=name, xlabel="position n (row by row)", ylabel=_similarity_label(table).replace(" (", "\n("))
         ax.set(xlim=(-0.5, len(one) - 0.5), xticks=range(0, len(one), width * max(1, len(one) // width // 4)))
@@ -353,10 +395,31 @@ def part_responses(
     heatmaps(table, [figure.add_subplot(grid[0, len(left) + k]) for k in range(count)])
     curves = similarity_curves(table, [figure.add_subplot(grid[1, len(left) + k]) for k in range(count)])
     for ax, (_, one) in zip(curves, table.groupby("encoder", sort=False), strict=True):
-        ax.set_title(f"energies u {one['uniform_energy'].iloc[0]:.2f}, g {one['gaussian_energy'].iloc[0]:.2f} nats")
+        ax.set_title(_energies(one))
     for ax in curves[1:]:
         ax.set_ylabel("")
     return figure
+
+
+@_styled
+def move_responses(figure: Figure | SubFigure, table: pd.DataFrame) -> None:
+    """Show another part of the same image on a figure of `part_responses`: sooner than drawing it anew.
+
+    Args:
+        figure: of `part_responses`.
+        table: of `tables.response_table`, by the same encoders.
+    """
+    groups = [one for _, one in table.groupby("encoder", sort=False)]
+    pictures = [ax for ax in figure.axes if ax.images]  # the image itself, where it is shown, and then the maps
+    for ax in pictures:
+        for patch in ax.patches:
+            patch.set_bounds(*_bounds(table.attrs["box"]))
+    for ax, one in zip(pictures[-len(groups) :], groups, strict=True):
+        ax.images[0].set_data(_laid_on_places(one))
+        ax.images[0].autoscale()
+    for ax, one in zip(figure.axes[-len(groups) :], groups, strict=True):
+        _curve(ax, one)
+        ax.set_title(_energies(one))
 
 
 def _note(ax: Axes) -> None:

@@ -82,6 +82,7 @@ def test_noise_is_as_large_as_said_and_the_same_for_the_same_image(encoder, pixe
     size = plain.square().mean(1, keepdim=True).sqrt()
     assert abs(float(((served - plain) / size).std()) - 2) < 0.2
     again = OutputNoise(2.0).wrap(encoder)
+    assert again.singly().inner.micro_batch(16) == 1
     torch.testing.assert_close(again.vectors(pixels[3:]), served[3:])
     torch.testing.assert_close(again.vectors(pixels.float() / 255), served)
     assert not torch.allclose(OutputNoise(2.0, seed=1).wrap(encoder).vectors(pixels), served)

@@ -185,6 +185,15 @@ def test_a_remembering_encoder_keeps_no_more_than_its_limit(vit):
     assert not remembering._forward.kept
 
 
+def test_an_encoder_asked_singly_forwards_one_image_and_answers_the_same(vit):
+    seen, forward = [], vit._forward
+    one = vit.singly()
+    one._forward = lambda batch: seen.append(len(batch)) or forward(batch)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(one.vectors(images), vit.vectors(images), atol=1e-4, rtol=1e-3)
+    assert seen == [1, 1] and vit.micro_batch(32) > 1 and one.digest == vit.digest
+
+
 def test_no_split_is_one_clear_sentence(plain):
     assert plain.split_digest is None
     with pytest.raises(BadInput, match="carries no split"):

@@ -139,7 +139,7 @@ def test_heat_maps_and_curves_mark_the_parts_own_place(tiny_encoder, drawings):
     table = tables.response_table([tiny_encoder], drawings[0], box)
     assert box in boxes(plots.heatmaps(table)[0])
     curve = plots.similarity_curves(table)[0]
-    shaded = sorted(round(x0 + 0.5) for x0, _, _, _ in boxes(curve))
+    shaded = [round(one.vertices[:, 0].mean()) for one in curve.collections[0].get_paths()]
     assert shaded == [9, 10, 13, 14] == sorted(curve.lines[1].get_xdata())
 
 
@@ -150,6 +150,21 @@ def test_part_responses_lay_out_image_maps_and_curves_of_every_encoder(tiny_enco
     titles = " ".join(ax.get_title() for ax in figure.axes)
     assert all(text in titles for text in ("a part", tiny_encoder.name, other.name))
     assert f"u {table['uniform_energy'].iloc[0]:.2f}" in titles
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_responses_that_were_moved_are_those_drawn_anew(tiny_encoder, drawings, shown):
+    both, image = [tiny_encoder, tiny_encoder.untrained(1)], drawings[0] if shown else None
+    first, second = (tables.response_table(both, drawings[0], box) for box in ((0, 0, 16, 16), (5, 12, 29, 27)))
+    moved, anew = (
+        plots.laid_out(lambda one, t=t: plots.part_responses(image, t, "", one), 7, 4) for t in (first, second)
+    )
+    before = plots.png_of(moved)
+    for _ in range(2):
+        plots.move_responses(moved, second)
+    for ax, other in zip(moved.axes, anew.axes, strict=True):
+        other.set_position(ax.get_position())
+    assert plots.png_of(moved) == plots.png_of(anew) != before
 
 
 def test_energy_table_gives_means_with_their_intervals(tiny_encoder, split):

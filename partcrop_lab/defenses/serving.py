@@ -37,6 +37,12 @@ class _Through(Encoder, ABC):
     def _stream(self, images: Tensor, head: Callable[..., Tensor], whole: bool) -> Tensor:
         return self.answer(lambda some: self.inner._stream(some, head, whole), images)
 
+    def singly(self) -> Encoder:
+        """As of any encoder, the one within too."""
+        one = super().singly()
+        one.inner = self.inner.singly()
+        return one
+
     @abstractmethod
     def answer(self, ask: Ask, images: Tensor) -> Tensor:
         """The answers to `images`, by asking the encoder within."""

@@ -309,6 +309,12 @@ class Encoder:
         cost = ((side // self.patch) ** 2 + 1) * self.width if self.is_vit else 4 * side * side
         return 1 << max(1, BUDGET.get(self.device.type, GPU_BUDGET) // cost).bit_length() - 1
 
+    def singly(self) -> Encoder:
+        """The same encoder, asked one image at a time: one answer comes sooner, since no batch is filled up for it."""
+        one = copy.copy(self)
+        one._asked_micro_batch = 1
+        return one
+
     @cached_property
     def digest(self) -> str:
         """A sha256 of weights, architecture, preprocessing and precision: what decides the features."""

@@ -122,7 +122,7 @@ def part_response(
         ValueError: the box is empty or leaves the image.
         BadInput: the encoder has fewer than 4 positions.
     """
-    images, box = image[None], tuple(round(float(edge)) for edge in box)
+    images, box, encoder = image[None], tuple(round(float(edge)) for edge in box), encoder.singly()
     if feature_map is None:
         feature_map = encoder.feature_map(images)
     crop = crop_resize(images, torch.tensor([[box]]), part_size or encoder.part_size, torch.tensor([[flip]]))[0]

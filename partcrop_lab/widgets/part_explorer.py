@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import ipywidgets as widgets
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from partcrop_lab import plots, tables
 from partcrop_lab.encoders import Encoder
@@ -43,6 +45,7 @@ def part_explorer(
     picker = BoxPicker(gallery.size, drag=drag)
     controls = _controls(gallery, picker, list(named))
     upload = widgets.FileUpload(accept="image/*", description="your own image")
+    kept: dict[tuple, Figure] = {}  # the last figure, by all that its layout depends on
 
     def draw(image, part, x, y, encoders, pooling, measure, flip) -> Drawing:
         if not encoders:
@@ -51,10 +54,17 @@ def part_explorer(
         chosen, known = [named[name] for name in encoders], [gallery.maps[name][image] for name in encoders]
         whole = gallery.pixels[image]
         table = tables.response_table(chosen, whole, (x[0], y[0], x[1], y[1]), known, **options)
-        pixels = whole if picker.widget is None else None
-        width = 1.9 * (pixels is not None) + 2.5 * len(chosen)
-        png = plots.png(lambda figure: plots.part_responses(pixels, table, "", figure), width, 4.0, 80)
-        return Drawing(png, f"<small>{gallery.badges[image]}Red box, shading: the part's own place.</small>")
+        layout = (image, encoders, pooling, measure)
+        if layout in kept:
+            plots.move_responses(kept[layout], table)
+        else:
+            kept.clear()
+            pixels = whole if picker.widget is None else None
+            width = 1.9 * (pixels is not None) + 2.5 * len(chosen)
+            drawn = partial(plots.part_responses, pixels, table, "")
+            kept[layout] = plots.laid_out(drawn, width, 4.0, 80)
+        words = f"<small>{gallery.badges[image]}Red box, shading: the part's own place.</small>"
+        return Drawing(plots.png_of(kept[layout]), words)
 
     beside = widgets.VBox([*filter(None, [picker.widget]), upload])
     panel = Panel("Part explorer", controls, draw, beside=beside)

@@ -27,6 +27,7 @@ PANELS = {
     "explorer": "widgets.part_explorer(images, [one, one.untrained(1)])",
     "builder": "widgets.feature_builder(one, split, sample=10)",
     "bench": "widgets.attacker_bench([one], split, {'few': PartCrop(crops=4)}, permutations=0)",
+    "stopped": "widgets.attacker_bench([one], split, {'few': PartCrop(crops=4)}, permutations=0)",
     "defences": "widgets.defense_explorer(pl.defenses.measured('serving'))",
     "trap": "widgets.trap_demo([one], split, crops=4, attacker=MLPAttacker((8,), epochs=3))",
 }
@@ -166,6 +167,21 @@ def test_a_button_pressed_after_run_all_draws_anew(opened, panel, button):
     notebook.page.get_by_role("button", name=button).click()
     notebook.wait_for_change(before)
     assert notebook.errors() == [] and notebook.page.get_by_text("null check").count()
+
+
+def test_the_stop_button_cancels_the_bench_which_then_works_again(opened):
+    bench = opened("stopped")
+    bench.row("attacker").locator("select").select_option("mlp-v2")
+    before = bench.digest()
+    bench.page.get_by_role("button", name="Train and audit").click()
+    bench.page.get_by_text("fold 0, epoch").wait_for()
+    bench.page.get_by_role("button", name="Interrupt the kernel").click()
+    bench.page.locator(".partcrop-error b", has_text="cancelled").wait_for()
+    assert bench.digest() == before
+    bench.row("attacker").locator("select").select_option("boosting")
+    bench.page.get_by_role("button", name="Train and audit").click()
+    bench.wait_for_change(before)
+    assert bench.errors() == []
 
 
 def test_an_error_in_a_cell_is_seen(opened):

@@ -81,6 +81,22 @@ def test_a_button_panel_draws_at_its_press_alone():
     assert drawn == [1, 2] and not panel.button.disabled
 
 
+def test_a_drawing_that_is_stopped_leaves_the_one_before_and_says_so():
+    def draw(n):
+        if n == 2:
+            panel.advance(0.5, "half", b"loss so far")
+            raise KeyboardInterrupt
+        return Drawing(bytes([n]))
+
+    panel = Panel("p", {"n": widgets.IntSlider(1)}, draw, button="go")
+    panel.controls["n"].value = 2
+    panel.button.click()
+    assert panel.picture.value == b"\x01" and "cancelled" in panel.error.value and not panel.button.disabled
+    panel.controls["n"].value = 3
+    panel.button.click()
+    assert panel.picture.value == b"\x03" and panel.error.value == ""
+
+
 def test_changes_made_together_are_drawn_once():
     drawn = []
     controls = {"a": widgets.IntSlider(1), "b": widgets.IntSlider(1)}

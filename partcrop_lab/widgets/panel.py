@@ -21,6 +21,9 @@ from partcrop_lab.images import ImageSet
 ERROR_CLASS = "partcrop-error"
 """The CSS class of the error line, by which tests find it in a saved notebook."""
 
+STOPPING = " (the stop button &#9632; above the notebook cancels)"
+CANCELLED = "cancelled; what is shown is what was there before"
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -33,6 +36,8 @@ class Drawing:
 
 class Panel(widgets.VBox):
     """Controls above, the drawing of their values below; an error is one readable line, and is never lost.
+
+    The notebook's stop button cancels a drawing that takes long: the picture before it comes back.
 
     Args:
         title: of the panel.
@@ -104,13 +109,15 @@ class Panel(widgets.VBox):
         if self._quiet:
             return
         self._busy(True)
-        start = time.perf_counter()
+        start, before = time.perf_counter(), self.picture.value
         with self.bars:
             try:
                 drawing = self._draw(**self.values)
                 self.picture.value, self.words.value, self.error.value = drawing.png, drawing.html, ""
                 self.plane.value, self.picture.layout.display = drawing.svg, "none" if drawing.svg else None
                 self.saving.value = _link(drawing, self._title)
+            except KeyboardInterrupt:  # the notebook's stop button
+                self.picture.value, self.error.value = before, _error_line(ValueError(CANCELLED))
             except Exception as error:  # whatever it is, the reader of the notebook must see it
                 self.error.value = _error_line(error)
         if get_ipython() is not None:  # a finished bar is closed: a notebook saved with it shows an error in its place
@@ -140,7 +147,7 @@ class Panel(widgets.VBox):
         self.update()
 
     def advance(self, share: float, text: str, png: bytes | None = None) -> None:
-        """Show how far long work has come, from 0 to 1, and a picture on the way."""
+        """Show how far long work has come, from 0 to 1, and a picture on the way, which goes if the work is stopped."""
         self.bar.layout.display, self.bar.value = "flex", share
         self.status.value = f"<small>{escape(text)}</small>"
         if png is not None:
@@ -148,7 +155,7 @@ class Panel(widgets.VBox):
 
     def _busy(self, busy: bool) -> None:
         if busy:
-            self.status.value = "<small>working ...</small>"
+            self.status.value = f"<small>working ...{STOPPING if self.button else ''}</small>"
         else:
             self.bar.layout.display = "none"
         if self.button is not None:

@@ -356,5 +356,6 @@ def test_the_defence_bench_measures_the_chosen_defence_beside_no_defence(pair):
     panel.button.click()
     assert panel.table.level.tolist() == ["none", "top-k", "early-stop share=1.0"]
     assert panel.table.auc[2] == panel.table.auc[0] and len(told(panel)) == 3
+    assert panel.words.value.count("too few non-members") == 3 and "nan" not in panel.words.value
     with pytest.raises(pl.BadInput, match="needs at least one"):
         panels.defense_bench(pair[0], labelled, [])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
 import pandas as pd
 
 from partcrop_lab import plots
@@ -75,9 +77,7 @@ def points_html(rows: pd.DataFrame, head: str) -> str:
             "defence": rows["level"].replace("none", "no defence"),
             "attacker": rows["attacker"],
             "AUC": [f"{r.auc:.3f} ({r.low:.3f} to {r.high:.3f})" for r in rows.itertuples()],
-            "TPR at 1 % FPR": [
-                f"{r.tpr_at_1_fpr:.2f} ({r.tpr_low:.2f} to {r.tpr_high:.2f})" for r in rows.itertuples()
-            ],
+            "TPR at 1 % FPR": [_rate(r) for r in rows.itertuples()],
             "linear probe": [f"{100 * r.probe:.1f} %" for r in rows.itertuples()],
             "kNN": [f"{100 * r.knn:.1f} %" for r in rows.itertuples()],
             "queries": rows["queries"],
@@ -87,4 +87,11 @@ def points_html(rows: pd.DataFrame, head: str) -> str:
     sizes = " / ".join(dict.fromkeys(f"{r.members} members, {r.nonmembers} non-members" for r in rows.itertuples()))
     told = "".join(f"<br>{escape(text)}" for text in guarantees)
     note = f"<small>95 % intervals; {sizes}. Each point was measured alone: what lies within another's interval is "
-    return f"{head}:{shown.to_html(index=False, border=0)}{note}not better than it.{told}</small>"
+    table = shown.to_html(index=False, border=0, justify="left").replace("<td>", '<td style="padding-right: 1rem">')
+    return f"{head}:{table}{note}not better than it.{told}</small>"
+
+
+def _rate(row: Any) -> str:
+    if np.isnan(row.tpr_at_1_fpr):
+        return "too few non-members"
+    return f"{row.tpr_at_1_fpr:.2f} ({row.tpr_low:.2f} to {row.tpr_high:.2f})"

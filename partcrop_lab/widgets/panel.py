@@ -86,11 +86,12 @@ class Panel(widgets.VBox):
         if self.button is not None:
             self.button.on_click(lambda pressed: self.update())
         wrapped = widgets.Layout(flex_flow="row wrap", align_items="flex-start")
+        spaced = widgets.Layout(grid_gap="0.8rem")
         super().__init__(
             [
                 widgets.HTML(f"<b>{escape(title)}</b>"),
                 widgets.Box(list(controls.values()), layout=wrapped),
-                widgets.HBox([*filter(None, [self.button]), self.bar, self.status, self.saving]),
+                widgets.HBox([*filter(None, [self.button]), self.bar, self.status, self.saving], layout=spaced),
                 self.error,
                 self.bars,
                 widgets.Box([*filter(None, [beside]), self.picture, self.plane], layout=wrapped),

@@ -319,7 +319,8 @@ def heatmaps(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndar
         shown = ax.imshow(_laid_on_places(one), cmap="viridis", extent=(0, size, size, 0))
         _draw_box(ax, table.attrs["box"], edgecolor="white", linewidth=3.4)
         _draw_box(ax, table.attrs["box"])
-        ax.set(title=name, xlabel="x (px)", ylabel="y (px)", xticks=[0, size // 2, size], yticks=[0, size // 2, size])
+        ax.set(title=textwrap.fill(name, 26), xlabel="x (px)", ylabel="y (px)")
+        ax.set(xticks=[0, size // 2, size], yticks=[0, size // 2, size])
         ax.figure.colorbar(shown, ax=ax, label=_similarity_label(table), shrink=0.9)
     return np.asarray(axes)
 
@@ -347,7 +348,7 @@ def _energies(one: pd.DataFrame) -> str:
 
 
 def _similarity_label(table: pd.DataFrame) -> str:
-    return "similarity (dot product)" if table.attrs.get("measure", "dot") == "dot" else "similarity (cosine / 0.1)"
+    return "similarity\n(dot product)" if table.attrs.get("measure", "dot") == "dot" else "similarity\n(cosine / 0.1)"
 
 
 @_styled
@@ -365,7 +366,7 @@ def similarity_curves(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -
     for ax, (name, one) in zip(axes, groups, strict=True):
         _curve(ax, one)
         width = one["column"].max() + 1
-        ax.set(title=name, xlabel="position n (row by row)", ylabel=_similarity_label(table).replace(" (", "\n("))
+        ax.set(title=name, xlabel="position n (row by row)", ylabel=_similarity_label(table))
         ax.set(xlim=(-0.5, len(one) - 0.5), xticks=range(0, len(one), width * max(1, len(one) // width // 4)))
     return np.asarray(axes)
 

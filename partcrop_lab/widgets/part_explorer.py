@@ -44,7 +44,9 @@ def part_explorer(
     gallery = Gallery(images, list(named.values()), member, min(shown, len(images)))
     picker = BoxPicker(gallery.size, drag=drag)
     controls = _controls(gallery, picker, list(named))
-    upload = widgets.FileUpload(accept="image/*", description="your own image")
+    upload = widgets.FileUpload(
+        accept="image/*", description="your own image", layout=widgets.Layout(width="max-content")
+    )
     kept: dict[tuple, Figure] = {}  # the last figure, by all that its layout depends on
 
     def draw(image, part, x, y, encoders, pooling, measure, flip) -> Drawing:

@@ -1,4 +1,4 @@
-"""The classroom figures, made headless from partshapes and the zoo: `partcrop-lab figures`, `make figures`.
+"""The figures, made headless from what a studio offers: `partcrop-lab figures`, `make figures`.
 
 Every figure is a function from a `Studio` to a `Drawn`; `make_figures` writes each as PNG (300 dpi) and PDF, with the
 CSV that drew it and a JSON file that says how it came about and what it shows, for those who cannot see it.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,24 +17,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from partcrop_lab import defenses, dejavu, plots, tables
-from partcrop_lab.attacks import Attack, PartCrop
+from partcrop_lab.attacks import PartCrop
 from partcrop_lab.audit import AuditResult, released_images
-from partcrop_lab.audit.kept import code_digest, kept_audit
-from partcrop_lab.encoders import Encoder, load_encoder
+from partcrop_lab.audit.kept import code_digest
+from partcrop_lab.encoders import Encoder
 from partcrop_lab.encoders.zoo import measured
-from partcrop_lab.images import ImageSet, MembershipSplit, load_images, member_split
+from partcrop_lab.images import load_images, member_split
 from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_csv, write_json
+from partcrop_lab.studio import Studio
 
-PRESET = "classroom"
-ZOO = ("zoo:mae", "zoo:dino", "zoo:mocov3")
-LEAKING = "zoo:mae"
-SIZE = 64
-CROPS = (32, 64, 128)
 SCALES = ((0.01, 0.03), (0.08, 0.1), (0.08, 0.2), (0.08, 0.3), (0.5, 1.0))
 KNOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 ATTACKERS = ("mlp", "mlp-wide", "mlp-narrow", "mlp-deep", "mlp-shallow", "mlp-v2", "logistic")
-PARTS = (("chair", "seat"), ("dog", "muzzle"))
 DEFENDED = ("zoo:mae", "zoo:simclr", "zoo:supervised", "zoo:vicreg")
 """The encoders that leak most."""
 TRAP_IMAGES = 1000
@@ -60,33 +54,6 @@ class Drawn:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class Studio:
-    """What the figures share: encoders, loaded once, and audits, kept in the cache.
-
-    Attributes:
-        progress: show progress bars.
-    """
-
-    progress: bool = True
-
-    @cached_property
-    def encoders(self) -> dict[str, Encoder]:
-        """The zoo's encoders by name."""
-        return {name: load_encoder(name) for name in ZOO}
-
-    @cached_property
-    def leaking(self) -> Encoder:
-        """The zoo's encoder whose leak the sweeps are drawn on."""
-        return load_encoder(LEAKING)
-
-    def audit(
-        self, encoder: Encoder, split: MembershipSplit, attack: Attack, permutations: int, **options: Any
-    ) -> AuditResult:
-        """An audit with seed 0, kept in the cache."""
-        return kept_audit(encoder, split, attack, self.progress, permutations=permutations, **options)
-
-
 def _canvas(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -106,7 +73,7 @@ def _encoder_digests(encoders: Sequence[Encoder]) -> list[dict[str, Any]]:
 
 def partshapes(studio: Studio, per_class: int = 8) -> Drawn:
     """A contact sheet of the embedded data set, the first column with its part boxes."""
-    images = load_images("partshapes", n=per_class * 40, size=SIZE)
+    images = load_images("partshapes", n=per_class * 40, size=studio.size)
     rows = [np.flatnonzero(images.labels == label)[:per_class] for label in range(len(images.classes))]
     figure = _canvas(0.95 * per_class, 0.95 * len(rows) + 0.3)
     axes = figure.subplots(len(rows), per_class)
@@ -115,9 +82,8 @@ def partshapes(studio: Studio, per_class: int = 8) -> Drawn:
             boxes = images.part_boxes[i].values() if i == chosen[0] else []
             plots.image_with_boxes(images[i], boxes, ax, linewidth=0.8)
         line[0].set_ylabel(name)
-    text = (
-        f"partshapes, {SIZE} px, seed 0; the first {per_class} images of each class, the first with its parts' boxes."
-    )
+    text = f"partshapes, {studio.size} px, seed 0; the first {per_class} images of each class, the first with its "
+    text += "parts' boxes."
     plots.caption(figure, text)
     shown = np.concatenate(rows)
     parts = [" ".join(f"{part}:{','.join(map(str, box))}" for part, box in images.part_boxes[i].items()) for i in shown]
@@ -128,35 +94,26 @@ def partshapes(studio: Studio, per_class: int = 8) -> Drawn:
     return Drawn(figure, table, alt, {"n": len(shown), "seeds": [0], "images": images.subset(shown).digest})
 
 
-def largest_part(images: ImageSet, name: str, part: str) -> int:
-    """The index of the image of class `name` on which `part` covers the largest area."""
-
-    def area(i: int) -> float:
-        x0, y0, x1, y1 = images.part_boxes[i].get(part, (0, 0, 0, 0))
-        return (x1 - x0) * (y1 - y0)
-
-    return max(np.flatnonzero(images.labels == images.classes.index(name)).tolist(), key=area)
-
-
 def part_responses(studio: Studio) -> Drawn:
     """How a chair's seat and a dog's muzzle respond in three encoders (the paper's Fig. 2)."""
-    images, encoders = load_images("partshapes", n=100, size=SIZE, seed=1), list(studio.encoders.values())
+    (shown, source), encoders = studio.illustrations(), list(studio.encoders.values())
     figure, made = _canvas(9.6, 8.6), []
-    for half, (name, part) in zip(figure.subfigures(len(PARTS), 1), PARTS, strict=True):
-        i = largest_part(images, name, part)
-        table = tables.response_table(encoders, images[i], images.part_boxes[i][part])
-        plots.part_responses(images[i], table, f"{name}: {part}", half)
-        made.append(table.assign(image=images.names[i], part=f"{name} {part}"))
+    for half, one in zip(figure.subfigures(len(shown), 1), shown, strict=True):
+        table = tables.response_table(encoders, one.pixels, one.box)
+        plots.part_responses(one.pixels, table, one.title, half)
+        made.append(table.assign(image=one.name, part=one.title.replace(":", "")))
     table = pd.concat(made, ignore_index=True)
-    text = f"partshapes, {SIZE} px, seed 1: the chair with the largest seat and the dog with the largest muzzle of 100 "
-    text += "images that no encoder was trained on. One image each, no average: an illustration, not a measurement. "
+    text = f"{source} One image each, no average: an illustration, not a measurement. "
     text += "Orange: positions at least a quarter covered by the part's box."
     plots.caption(figure, text)
     energies = table.groupby(["part", "encoder"], sort=False)["uniform_energy"].first()
     found = "; ".join(f"{part}, {encoder}: {value:.2f} nats" for (part, encoder), value in energies.items())
-    alt = "Two rows, a chair with a box on its seat and a dog with a box on its muzzle. For each of three encoders a "
-    alt += f"heat map and a curve of the part's similarity to the 64 positions of the image. Uniform energies: {found}."
-    about = {"n": len(PARTS), "seeds": [1], "encoders": _encoder_digests(encoders), "images": images.digest}
+    alt = (
+        f"For each of {_listed(pd.Series([one.title for one in shown]))} an image with a box on the part and, for each "
+    )
+    alt += "of the encoders, a heat map and a curve of the part's similarity to the positions of the image. "
+    alt += f"Uniform energies: {found}."
+    about = {"n": len(shown), "seeds": [1], "encoders": _encoder_digests(encoders)}
     return Drawn(figure, table, alt, about)
 
 
@@ -200,7 +157,8 @@ def roc_zoo(studio: Studio) -> Drawn:
         made.append(tables.roc_table(result).assign(encoder=name))
         results.append(result)
     plots.caption(
-        figure, f"{_common(*results)} Band: 95 % by bootstrap. Grey: range of {NULL_FITS} fits with permuted labels."
+        figure,
+        f"{_common(studio, *results)} Band: 95 % by bootstrap. Grey: range of {NULL_FITS} fits with permuted labels.",
     )
     found = " ".join(f"{name}: {one.verdict}" for name, one in zip(studio.encoders, results, strict=True))
     alt = (
@@ -209,13 +167,13 @@ def roc_zoo(studio: Studio) -> Drawn:
     return Drawn(figure, pd.concat(made, ignore_index=True), alt, _provenance(results))
 
 
-def _common(*results: AuditResult) -> str:
+def _common(studio: Studio, *results: AuditResult) -> str:
     """The caption of audits of several encoders or settings, whose members and attackers may differ."""
     s = results[0].settings
     members = s["members"] if len({one.settings["members"] for one in results}) == 1 else "N"
     attacker = s["attacker"] if len({one.settings["attacker"] for one in results}) == 1 else "as shown"
     return (
-        f"partshapes, {s['size']} px, {members} members + {s['nonmembers']} non-members; "
+        f"{studio.source}, {s['size']} px, {members} members + {s['nonmembers']} non-members; "
         f"attacker {attacker}, {s['folds']} folds, seed {s['seed']}; {s['protocol']} protocol."
     )
 
@@ -229,7 +187,7 @@ def _sweep(studio: Studio, by: str, xlabel: str, settings: dict[str, dict[str, A
     }
     table = tables.auc_table(results, by)
     figure = _canvas(6.6, 3.6)
-    text = f"{_trained(encoder)}. {_common(*results.values())} Bars: 95 % intervals."
+    text = f"{_trained(encoder)}. {_common(studio, *results.values())} Bars: 95 % intervals."
     plots.aucs(table, by, figure.subplots(), xlabel, join=join)
     plots.caption(figure, text)
     target = table[table["curve"] == "target"]
@@ -240,7 +198,9 @@ def _sweep(studio: Studio, by: str, xlabel: str, settings: dict[str, dict[str, A
 
 def crop_number(studio: Studio) -> Drawn:
     """The AUC against the number of crops (the paper's Fig. 4)."""
-    return _sweep(studio, "crops", "part crops per image", {str(n): {"attack": PartCrop(crops=n)} for n in CROPS})
+    return _sweep(
+        studio, "crops", "part crops per image", {str(n): {"attack": PartCrop(crops=n)} for n in studio.crops}
+    )
 
 
 def crop_scale(studio: Studio) -> Drawn:
@@ -265,7 +225,8 @@ def known_fraction(studio: Studio) -> Drawn:
 def evaluation_trap(studio: Studio) -> Drawn:
     """The released protocol beside the matched one, on an encoder that was never trained (METHODS 3)."""
     encoder = studio.leaking.untrained(0)
-    split = member_split(load_images("partshapes", n=2 * TRAP_IMAGES + 100, size=SIZE, seed=2), members=TRAP_IMAGES)
+    images = load_images(studio.source, n=2 * TRAP_IMAGES + 100, size=studio.size, seed=2)
+    split = member_split(images, members=TRAP_IMAGES)
     attack = PartCrop(crops=16)
     protocols = ("matched", "released")
     results = [studio.audit(encoder, split, attack, permutations=3, protocol=name) for name in protocols]
@@ -281,7 +242,7 @@ def evaluation_trap(studio: Studio) -> Drawn:
     constant = " No bar: the attacker gave all images one score." if (table["low"] == table["high"]).any() else ""
     plots.caption(
         figure,
-        f"{_common(results[0]).replace('; matched protocol', '')} Encoder: a ViT that was never trained; "
+        f"{_common(studio, results[0]).replace('; matched protocol', '')} Encoder: a ViT that was never trained; "
         f"{attack.crops} parts an image; left, bars: 95 % intervals (permuted labels: range of 3 fits). Nothing can "
         f"leak here: what the released protocol tells apart is augmentation, and the controls say so.{constant}",
     )
@@ -307,8 +268,10 @@ def growth(studio: Studio) -> Drawn:
     rejecting = (table[["p_untrained", "p_pixels"]] < 0.01).any(axis=1)
     chosen = table.groupby("recipe")["attack"].first()
     attacks = ", ".join(f"{attack} on {recipe}" for recipe, attack in chosen.items())
-    text = f"partshapes, {SIZE} px; N members + {table['nonmembers'].iloc[0]} non-members; one training run for each "
-    text += f"N, audited along the way, mid-schedule but for the last; attack: {attacks}; 2 folds, seed 0; matched "
+    text = f"partshapes, {studio.size} px; N members + {table['nonmembers'].iloc[0]} non-members; one training run for "
+    text += (
+        f"each N, audited along the way, mid-schedule but for the last; attack: {attacks}; 2 folds, seed 0; matched "
+    )
     text += "protocol. Bars: 95 % intervals over images. "
     text += f"A control rejected at 1 % in {rejecting.sum()} of {len(table)} audits."
     plots.caption(figure, text)
@@ -330,7 +293,9 @@ def dial(studio: Studio) -> Drawn:
     plots.dial(table, figure.subplots(2, len(pairs), sharex=True, sharey="row", squeeze=False))
     own, third = (table.loc[table["curve"] == name, "n"] for name in ("deja vu", "third set"))
     backgrounds, others, members, public = map(_listed, (own, third, found["N"], found["public"]))
-    text = f"partshapes, {SIZE} px; for each point two encoders trained on disjoint sets of {members} images each, "
+    text = (
+        f"partshapes, {studio.size} px; for each point two encoders trained on disjoint sets of {members} images each, "
+    )
     text += f"one training each; {backgrounds} backgrounds of their images, {others} of the third set's; of {public} "
     text += "public images the nearest 100 vote. Memorised: the encoder trained on the image names its class, the "
     text += "other does not; misrepresented: the reverse; correlated: both do. Bars: 95 % intervals over images."
@@ -357,7 +322,7 @@ def serving(studio: Studio) -> Drawn:
     text += "seed of crops, folds and attackers, 2 folds; matched protocol. Attackers are always fitted on the "
     text += "features that are served. Hollow: an attacker who knows the defence and averages eight answers to hardly "
     text += "different images. Bars: 95 % intervals over images."
-    plots.caption(figure, text.format(SIZE, *sizes))
+    plots.caption(figure, text.format(studio.size, *sizes))
     told = "; ".join(
         f"{one.encoder}, {one.level}: {one.auc:.3f} ({one.low:.3f} to {one.high:.3f}), probe {one.probe:.3f}"
         for one in defenses.worst(table).itertuples()
@@ -389,35 +354,46 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
 }
 """Figures by the name that `only` takes: the stem of their files, and what draws them."""
 
+CLASSROOM_ALONE = ("partshapes", "growth", "serving", "dial")
+"""Of the embedded images, or of tables kept with the zoo."""
 
-def make_figures(out: str | Path = "figures", only: Sequence[str] | None = None, progress: bool = True) -> list[Path]:
-    """Draw the classroom figures and write them to a folder.
+
+def make_figures(
+    out: str | Path = "figures",
+    only: Sequence[str] | None = None,
+    progress: bool = True,
+    studio: Studio | None = None,
+) -> list[Path]:
+    """Draw figures and write them to a folder.
 
     Args:
         out: the folder; made where it is missing.
-        only: names of `FIGURES`; all where omitted.
+        only: names of `FIGURES`; all that the studio can draw where omitted.
         progress: show progress bars.
+        studio: what they are drawn from; the classroom's where omitted, `PaperStudio` for the papers' settings.
 
     Returns:
         The files written: for each figure a .png, .pdf, .csv and .json.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or one that the studio cannot draw.
         BadInput: a zoo encoder is missing, or the folder cannot be written.
     """
-    names = list(FIGURES if only is None else only)
-    unknown = [name for name in names if name not in FIGURES]
+    studio, written = studio or Studio(), []
+    studio.progress = progress
+    offered = [name for name in FIGURES if studio.preset == Studio.preset or name not in CLASSROOM_ALONE]
+    names = list(offered if only is None else only)
+    unknown = [name for name in names if name not in offered]
     if unknown:
-        raise ValueError(f"there is no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}")
-    studio, written = Studio(progress), []
+        raise ValueError(f"there is no figure {', '.join(unknown)}; there are {', '.join(offered)}")
     for name in bar(names, "figures", shown=progress):
         stem, draw = FIGURES[name]
         with plots.style():
-            written += _save(draw(studio), Path(out), stem, name)
+            written += _save(draw(studio), Path(out), stem, name, studio)
     return written
 
 
-def _save(drawn: Drawn, out: Path, stem: str, name: str) -> list[Path]:
+def _save(drawn: Drawn, out: Path, stem: str, name: str, studio: Studio) -> list[Path]:
     png, pdf, csv, provenance = (out / f"{stem}.{kind}" for kind in ("png", "pdf", "csv", "json"))
     with atomic(png) as file:
         drawn.figure.savefig(file, dpi=300, format="png", metadata={"Software": None})
@@ -428,8 +404,8 @@ def _save(drawn: Drawn, out: Path, stem: str, name: str) -> list[Path]:
         "figure": stem,
         "alt": drawn.alt,
         "caption": drawn.figure.get_supxlabel().replace("\n", " "),
-        "preset": PRESET,
-        "command": f"partcrop-lab figures --only {name}",
+        "preset": studio.preset,
+        "command": f"partcrop-lab figures --only {name}{studio.options}",
         "versions": {package: version(package) for package in PACKAGES},
         "code": code_digest(),
         "data": digest(csv.read_bytes()),

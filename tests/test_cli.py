@@ -298,9 +298,11 @@ def test_the_zoo_is_listed_and_its_cards_are_printed(shell):
 def test_figures_are_named_as_they_are_drawn(monkeypatch, capsys):
     from partcrop_lab import figures
 
-    monkeypatch.setattr(figures, "make_figures", lambda out, only: [out / f"{name}.png" for name in only])
+    monkeypatch.setattr(figures, "make_figures", lambda out, only, studio: [out / f"{name}.png" for name in only])
     assert main(["figures", "--out", "there", "--only", "roc,trap"]) == 0
     assert capsys.readouterr().out.split() == ["there/roc.png", "there/trap.png"]
+    assert main(["figures", "--dry"]) == 0 and "two cores" in capsys.readouterr().err
+    assert main(["figures", "--epochs", "3"]) == 2 and "--preset paper" in capsys.readouterr().err
 
 
 def test_without_an_attacker_named_each_attack_brings_its_own_and_the_pixel_control_keeps_its(shell, tiny, monkeypatch):

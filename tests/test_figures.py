@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 import partcrop_lab as pl
-from partcrop_lab import figures
+from partcrop_lab import figures, studio
 from partcrop_lab.audit import kept
+from partcrop_lab.encoders import zoo
 from partcrop_lab.figures import FIGURES, make_figures
 
 SHAPE = {"image_size": 64, "patch_size": 16, "depth": 1, "embed_dim": 24, "num_heads": 3, "precision": "fp32"}
@@ -25,16 +26,15 @@ def small_zoo(monkeypatch, small_split):
         card = {"recipe": "mae", "N": 24, "T": 0, "split": small_split.record(), "split_digest": small_split.digest}
         return pl.load_encoder("random:vit_tiny_patch16_224", name=name, card=card, seed=len(name), **SHAPE)
 
-    monkeypatch.setattr(figures, "load_encoder", load)
-    monkeypatch.setattr(figures, "ZOO", ("zoo:mae", "zoo:dino"))
+    monkeypatch.setattr(studio, "load_encoder", load)
+    monkeypatch.setattr(studio, "ZOO", ("zoo:mae", "zoo:dino"))
     monkeypatch.setattr(figures, "NULL_FITS", 1)
     monkeypatch.setattr(figures, "TRAP_IMAGES", 24)
-    monkeypatch.setattr(figures, "CROPS", (4, 8))
     monkeypatch.setattr(figures, "SCALES", ((0.08, 0.2),))
 
 
 def test_every_figure_is_written_with_its_data_and_its_provenance(small_zoo, tmp_path):
-    paths = make_figures(tmp_path, ["fig2", "fig4"], progress=False)
+    paths = make_figures(tmp_path, ["fig2", "fig4"], progress=False, studio=studio.Studio(crops=(4, 8)))
     assert [path.name for path in paths[:4]] == [
         f"fig2_part_responses.{kind}" for kind in ("png", "pdf", "csv", "json")
     ]
@@ -76,6 +76,36 @@ def test_attackers_and_what_they_know_are_swept(small_zoo, tmp_path, monkeypatch
     assert [one["known"] for one in known["audits"]] == [0.25, 0.5] and "attacker mlp," in known["caption"]
 
 
+def test_the_papers_preset_trains_by_its_settings_and_draws_the_same_figures(tmp_path, monkeypatch):
+    small = {"source": "partshapes", "members": 24, "nonmembers": 24, "epochs": 1, "crops": (4,)}
+    paper, trainings = studio.open_studio("paper", **small), []
+    monkeypatch.setattr(studio, "trained", lambda *a: trainings.append(a[0].recipe) or zoo.trained(*a))
+    make_figures(tmp_path, ["fig2", "fig4"], progress=False, studio=paper)
+    assert trainings == ["mae", "dino", "mocov3"]
+    about = json.loads((tmp_path / "fig4_crop_number.json").read_text())
+    assert about["preset"] == "paper" and "--preset paper --images partshapes --members 24" in about["command"]
+    assert about["audits"][0]["encoder"]["name"] == "mae" and "mae (N = 24, T = 1 epochs)" in about["caption"]
+    told = pd.read_csv(tmp_path / "fig2_part_responses.csv")
+    assert set(told["encoder"]) == {"mae", "dino", "mocov3"} and told["part"].str.endswith(" middle").all()
+    assert told["image"].isin(paper.leaking.split.nonmembers.names).all()
+    with pytest.raises(ValueError, match="no figure growth; there are fig2, features"):
+        make_figures(tmp_path, ["growth"], studio=paper)
+
+
+def test_the_papers_preset_says_what_it_costs_before_it_begins():
+    paper = studio.open_studio("paper", source="partshapes", members=24, nonmembers=24, epochs=1)
+    short, paper.epochs = paper.cost(), 10_000
+    hours = [float(text.split("in all ")[1].split(". ")[0].replace(",", "")) for text in (short, paper.cost())]
+    assert "3 trainings of 24 images for 1 epochs, audits on 48 images" in short and hours[1] > hours[0] + 0.1
+
+
+def test_a_preset_that_is_not_there_and_settings_that_it_has_not_are_refused():
+    with pytest.raises(ValueError, match="must be one of classroom, paper"):
+        studio.open_studio("poster")
+    with pytest.raises(ValueError, match="the classroom's figures have no epochs; add --preset paper"):
+        studio.open_studio("classroom", epochs=3)
+
+
 def test_the_contact_sheet_shows_every_class(tmp_path):
     make_figures(tmp_path, ["partshapes"], progress=False)
     table = pd.read_csv(tmp_path / "partshapes.csv")
@@ -84,7 +114,7 @@ def test_the_contact_sheet_shows_every_class(tmp_path):
 
 def test_the_largest_part_is_the_one_that_is_drawn():
     images = pl.load_images("partshapes", n=60, size=32)
-    best = figures.largest_part(images, "chair", "seat")
+    best = studio.largest_part(images, "chair", "seat")
     areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (b["seat"] for b in images.part_boxes if "seat" in b)]
     x0, y0, x1, y1 = images.part_boxes[best]["seat"]
     assert (x1 - x0) * (y1 - y0) == max(areas)

@@ -20,6 +20,7 @@ from torch import Tensor
 from partcrop_lab.attacks import Attack
 from partcrop_lab.audit import AuditResult
 from partcrop_lab.audit.kept import kept_audit
+from partcrop_lab.devices import default_device
 from partcrop_lab.encoders import Encoder, load_encoder
 from partcrop_lab.encoders.training import pretrain
 from partcrop_lab.encoders.zoo import trained
@@ -182,17 +183,17 @@ class PaperStudio(Studio):
     def cost(self) -> str:
         """What all figures take at most, estimated by a short training of each recipe on this machine."""
         images, hours = self.members + self.nonmembers, {}
-        for recipe, (per_image, per_query, device) in self._seconds.items():
+        for recipe, (per_image, per_query) in self._seconds.items():
             asked = 2 * (sum(self.crops) + 4 * 64) if recipe == self.names[0] else 2 * 128
             hours[recipe] = (per_image * self.members * self.epochs + per_query * asked * images) / 3600
         what = f"{len(hours)} trainings of {self.members:,} images for {self.epochs:,} epochs, audits on {images:,}"
         told = ", ".join(f"{recipe} {value:,.1f}" for recipe, value in hours.items())
         total = f"in all {sum(hours.values()):,.1f}. It may be stopped at any time, and goes on where it was."
-        return f"{what} images; estimated hours on {device}: {told}; {total}"
+        return f"{what} images; estimated hours on {default_device()}: {told}; {total}"
 
     @cached_property
-    def _seconds(self) -> dict[str, tuple[float, float, str]]:
-        """By recipe: seconds for an image of an epoch of training, and for a query of a part; on which device."""
+    def _seconds(self) -> dict[str, tuple[float, float]]:
+        """By recipe: seconds for an image of an epoch of training, and for a query of a part."""
         some, found = self._split.members.subset(self._split.members.names[:TIMED]), {}
         for recipe in self.names:
             settings = self.entry(recipe).settings | {"epochs": 2, "batch_size": len(some)}
@@ -203,7 +204,7 @@ class PaperStudio(Studio):
             start = time.perf_counter()
             encoder.vectors(parts)
             asked = (time.perf_counter() - start) / len(some)
-            found[recipe] = json.loads(last)["seconds"] / len(some), asked, str(encoder.device)
+            found[recipe] = json.loads(last)["seconds"] / len(some), asked
         return found
 
 

@@ -92,7 +92,8 @@ def test_the_papers_preset_trains_by_its_settings_and_draws_the_same_figures(tmp
         make_figures(tmp_path, ["growth"], studio=paper)
 
 
-def test_the_papers_preset_says_what_it_costs_before_it_begins():
+def test_the_papers_preset_says_what_it_costs_before_it_begins(monkeypatch):
+    monkeypatch.setattr(studio, "TIMED", 4)
     paper = studio.open_studio("paper", source="partshapes", members=24, nonmembers=24, epochs=1)
     short, paper.epochs = paper.cost(), 10_000
     hours = [float(text.split("in all ")[1].split(". ")[0].replace(",", "")) for text in (short, paper.cost())]

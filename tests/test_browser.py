@@ -18,7 +18,7 @@ pytestmark = [
 
 START = """import partcrop_lab as pl
 from partcrop_lab import widgets
-from partcrop_lab.attacks import MLPAttacker, PartCrop
+from partcrop_lab.attacks import MLPAttacker, PartCosine, PartCrop
 images = pl.load_images("partshapes", n=120, size=32)
 split = pl.member_split(images, members=40)
 small = dict(image_size=32, patch_size=8, depth=2, embed_dim=48, num_heads=3, precision="fp32")
@@ -29,6 +29,10 @@ PANELS = {
     "bench": "widgets.attacker_bench([one], split, {'few': PartCrop(crops=4)}, permutations=0)",
     "stopped": "widgets.attacker_bench([one], split, {'few': PartCrop(crops=4)}, permutations=0)",
     "defences": "widgets.defense_explorer(pl.defenses.measured('serving'))",
+    "measuring": "widgets.defense_bench(pl.load_encoder('zoo:vicreg'), images.subset(images.names[:100]), "
+    "[pl.defenses.TopK(0.1)], PartCosine(crops=2))",
+    "background": "widgets.deja_vu(pl.load_encoder('zoo:simclr'), pl.load_encoder('zoo:simclr-b'), "
+    "pl.load_images('partshapes', n=200, size=64, seed=10_000))",
     "trap": "widgets.trap_demo([one], split, crops=4, attacker=MLPAttacker((8,), epochs=3))",
 }
 
@@ -167,6 +171,23 @@ def test_a_button_pressed_after_run_all_draws_anew(opened, panel, button):
     notebook.page.get_by_role("button", name=button).click()
     notebook.wait_for_change(before)
     assert notebook.errors() == [] and notebook.page.get_by_text("null check").count()
+
+
+def test_the_defence_bench_adds_the_point_that_it_measured(opened):
+    bench = opened("measuring")
+    before, rows = bench.digest(), bench.page.locator(".widget-html-content tbody tr")
+    assert rows.count() == 1
+    bench.page.get_by_role("button", name="Train and attack").click()
+    bench.wait_for_change(before)
+    assert rows.count() == 2 and bench.errors() == []
+
+
+def test_a_background_dragged_with_the_mouse_changes_the_votes(opened):
+    notebook = opened("background")
+    before = notebook.digest()
+    notebook.drag(notebook.page.locator("rect.movable").last, 40, 25)
+    notebook.wait_for_change(before)
+    assert notebook.errors() == []
 
 
 def test_the_stop_button_cancels_the_bench_which_then_works_again(opened):

@@ -606,12 +606,35 @@ def aucs(
         ax.errorbar(x, one["auc"], reach, capsize=2.5, ms=5, label=NAMES[name], **look)
     ax.axhline(0.5, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
     ax.set(xticks=range(len(order)), xticklabels=[str(value) for value in order], xlim=(-0.5, len(order) - 0.5))
-    ax.set(xlabel=xlabel or by, ylabel="AUC of telling members\nfrom non-members", ylim=(0.35, 1.02))
+    ax.set(xlabel=xlabel or by, ylabel="AUC of telling members\nfrom non-members")
+    ax.set(ylim=(min(0.35, table["low"].min() - 0.02), 1.02))
     for place, value in enumerate(order):
         if "released" in set(table.loc[table[by] == value, "protocol"]):
-            ax.text(place, 0.36, "members augmented,\nnon-members not", color=RED, ha="center", fontsize=7)
+            how = {"color": RED, "ha": "center", "fontsize": 7, "transform": ax.get_xaxis_transform()}
+            ax.text(place, 0.015, "members augmented,\nnon-members not", **how)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
+
+
+@_styled
+def attacks(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """AUCs of attacks with 95 % intervals, a panel for each encoder and a row for each attack.
+
+    Args:
+        table: of `audit.compare.Comparison`.
+        axes: one per encoder, sharing their axes.
+    """
+    groups = list(table.groupby("encoder", sort=False))
+    axes = _own_row(axes, len(groups), 2.0, 3.2, 2.2, "Bars: 95 % intervals.", sharex=True, sharey=True)
+    order = list(dict.fromkeys(table["attack"]))
+    for ax, (name, one) in zip(axes, groups, strict=True):
+        for row in one.itertuples():
+            look = {"color": BLUE, "mfc": BLUE if row.outcome == "Evidence of leakage" else "white"}
+            reach = [[row.auc - row.low], [row.high - row.auc]]
+            ax.errorbar(row.auc, order.index(row.attack), xerr=reach, fmt="o", ms=5, capsize=2.5, **look)
+        ax.axvline(0.5, color="black", lw=0.8, ls=(0, (1, 2)))
+        ax.set(title=name, xlabel="AUC", yticks=range(len(order)), yticklabels=order, ylim=(len(order) - 0.5, -0.5))
+    return np.asarray(axes)
 
 
 @_styled

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
-from partcrop_lab.attacks import Attack
-from partcrop_lab.audit import AuditResult
+from partcrop_lab.attacks import Attack, EncoderMI, PartCrop, Variance
+from partcrop_lab.audit import AuditResult, compare
 from partcrop_lab.audit.kept import kept_audit
 from partcrop_lab.devices import default_device
 from partcrop_lab.encoders import Encoder, load_encoder
 from partcrop_lab.encoders.training import pretrain
-from partcrop_lab.encoders.zoo import trained
+from partcrop_lab.encoders.zoo import measured, trained
 from partcrop_lab.encoders.zoo_entries import ZooEntry
 from partcrop_lab.images import Box, ImageSet, MembershipSplit, load_images
 
@@ -99,6 +100,10 @@ class Studio:
         """An audit with seed 0, kept in the cache."""
         return kept_audit(encoder, split, attack, self.progress, permutations=permutations, **options)
 
+    def comparison(self) -> pd.DataFrame:
+        """The table of `compare`: attacks on the same images of each encoder."""
+        return measured("attacks", "partcrop-lab compare --out data/zoo/attacks.csv")
+
     def illustrations(self) -> tuple[list[Illustration], str]:
         """Images with a part each, none of them trained on, and where they are from."""
         images, shown = load_images(self.source, n=100, size=self.size, seed=1), []
@@ -159,6 +164,11 @@ class PaperStudio(Studio):
         encoder = trained(self.entry(recipe), self.progress)[self.epochs]
         encoder.name = recipe
         return encoder
+
+    def comparison(self) -> pd.DataFrame:
+        """The attacks of the paper's main table, each with its own attacker and number of queries, by one seed."""
+        attacks = [PartCrop(), EncoderMI("V"), EncoderMI("T"), Variance()]
+        return compare(list(self.encoders.values()), attacks, self._split, 1, progress=self.progress).table
 
     def illustrations(self) -> tuple[list[Illustration], str]:
         """The first non-members of two classes, with the middle of the image as their part."""

@@ -128,6 +128,28 @@ def auc_table(results: Mapping[Any, AuditResult], by: str = "setting") -> pd.Dat
     return pd.concat([_aucs(one).assign(**{by: name}) for name, one in results.items()], ignore_index=True)
 
 
+def card_table(cards: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What the audits on cards of the zoo say, by their encoders' names.
+
+    Returns:
+        Columns encoder, recipe, curve ("target", "untrained", "pixels"), auc, low, high, attack, queries, members,
+        nonmembers, protocol; without encoders that were not audited.
+    """
+    rows = []
+    for name, card in cards.items():
+        audit = card["audit"]
+        if audit is None:
+            continue
+        about = {"attack": audit["attack"]["attack"], "protocol": "matched"}
+        about |= {key: audit[key] for key in ("queries", "members", "nonmembers")}
+        target = audit["metrics"]["auc"]
+        curves = {"target": target | {"auc": target["value"]}, **{key: audit["controls"][key] for key in CONTROLS}}
+        for curve, found in curves.items():
+            values = {key: found[key] for key in ("auc", "low", "high")}
+            rows.append({"encoder": name, "recipe": card["recipe"], "curve": curve, **values, **about})
+    return pd.DataFrame(rows)
+
+
 def _aucs(result: AuditResult) -> pd.DataFrame:
     value, low, high = result.metrics.loc["auc", ["value", "low", "high"]].astype(float)
     target = {"curve": "target", "auc": value, "low": low, "high": high, "p_value": result.p_value}

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import partcrop_lab as pl
-from partcrop_lab import figures, studio
+from partcrop_lab import figures, studio, tables
 from partcrop_lab.audit import kept
 from partcrop_lab.encoders import zoo
 from partcrop_lab.figures import FIGURES, make_figures
@@ -150,10 +150,17 @@ def test_the_growth_of_the_leak_is_drawn_from_its_table(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "memory_growth.csv"), table, check_dtype=False)
 
 
-@pytest.mark.parametrize(("name", "benchmark"), [("serving", "defenses.py --serving"), ("dial", "dejavu.py")])
-def test_a_figure_of_a_kept_table_says_what_makes_it_where_it_is_missing(name, benchmark, tmp_path, monkeypatch):
+COMMANDS = {
+    "serving": "python benchmarks/defenses.py --serving",
+    "dial": "python benchmarks/dejavu.py",
+    "main": "partcrop-lab compare",
+}
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS.items())
+def test_a_figure_of_a_kept_table_says_what_makes_it_where_it_is_missing(name, command, tmp_path, monkeypatch):
     monkeypatch.setenv("PARTCROP_LAB_ZOO", str(tmp_path))
-    with pytest.raises(pl.BadInput, match=rf"is missing; restore it .* python benchmarks/{benchmark}"):
+    with pytest.raises(pl.BadInput, match=rf"is missing; restore it .* with {command}"):
         make_figures(tmp_path, [name], progress=False)
 
 
@@ -164,3 +171,23 @@ def test_the_figures_of_kept_tables_say_what_they_show(tmp_path):
     assert "zoo:simclr, none: 0." in defended["alt"] and "500 non-members; attack unified" in defended["caption"]
     turned = json.loads((tmp_path / "dejavu_dial.json").read_text())
     assert "simclr at 0: memorised 0." in turned["alt"] and "300 images each" in " ".join(turned["caption"].split())
+
+
+def test_the_main_table_and_the_recipes_are_those_of_the_zoo(tmp_path):
+    make_figures(tmp_path, ["main", "recipes"], progress=False)
+    about, kept = json.loads((tmp_path / "main_table.json").read_text()), zoo.zoo_dir() / "attacks.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "main_table.csv"), pd.read_csv(kept))
+    assert "zoo:mae, unified: 0." in about["alt"] and "11 queries an image; 1 seed" in " ".join(
+        about["caption"].split()
+    )
+    table = pd.read_csv(tmp_path / "zoo_recipes.csv")
+    assert set(table["encoder"]) == set(zoo.zoo_names()) and len(table) == 3 * len(zoo.zoo_names())
+    audit = zoo.card("mae")["audit"]
+    own = table[table["encoder"] == "mae"].set_index("curve")
+    assert own.loc["target", "auc"] == pytest.approx(audit["metrics"]["auc"]["value"], abs=1e-5)
+    assert own.loc["target", "queries"] == 129
+    assert own.loc["pixels", "low"] == pytest.approx(audit["controls"]["pixels"]["low"], abs=1e-5)
+
+
+def test_encoders_without_an_audit_are_not_in_the_table_of_cards():
+    assert tables.card_table({"new": {"recipe": "mae", "audit": None}}).empty

@@ -149,7 +149,7 @@ def measured(kind: str = "serving") -> pd.DataFrame:
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
     words = dict.fromkeys(("guarantee", "stage"), "")
-    return zoo.measured(kind, KINDS[kind]).astype(dict.fromkeys(words, object)).fillna(words)
+    return zoo.measured(kind, f"python benchmarks/{KINDS[kind]}").astype(dict.fromkeys(words, object)).fillna(words)
 
 
 def over_trainings(table: pd.DataFrame) -> pd.DataFrame:

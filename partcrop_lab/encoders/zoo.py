@@ -36,19 +36,19 @@ def zoo_names() -> list[str]:
     return sorted(path.stem for path in zoo_dir().glob("*.safetensors") if path.with_suffix(".json").exists())
 
 
-def measured(name: str, benchmark: str) -> pd.DataFrame:
+def measured(name: str, command: str) -> pd.DataFrame:
     """A table of what was measured on the zoo's encoders and others like them, kept beside them.
 
     Args:
         name: its file, without .csv.
-        benchmark: the command that makes it.
+        command: what makes it.
 
     Raises:
         BadInput: the table is not there.
     """
     path = zoo_dir() / f"{name}.csv"
     if not path.is_file():
-        raise BadInput(f"{path} is missing; restore it from git, or make it with python benchmarks/{benchmark}")
+        raise BadInput(f"{path} is missing; restore it from git, or make it with {command}")
     return pd.read_csv(path)
 
 

@@ -33,7 +33,7 @@ def one_explorer(drawings, tiny_encoder):
 @pytest.fixture
 def explorer(one_explorer):
     """The panel with its first image and part."""
-    first = {"image": 0, "pooling": None, "measure": "dot", "flip": False, "x": (2, 12), "y": (2, 12)}
+    first = {"image": 0, "resized": None, "pooling": None, "measure": "dot", "flip": False, "x": (2, 12), "y": (2, 12)}
     with one_explorer.together():
         one_explorer.controls["encoders"].value = one_explorer.controls["encoders"].options
         for name, value in first.items():
@@ -115,7 +115,7 @@ def test_moving_the_box_sliders_redraws_the_explorer(explorer):
 
 def test_every_choice_of_the_explorer_changes_the_drawing(explorer):
     assert not any(slider.continuous_update for slider in sliders(explorer))
-    for name, value in {"measure": "cosine", "pooling": "mean", "flip": True, "image": 2}.items():
+    for name, value in {"resized": 32, "measure": "cosine", "pooling": "mean", "flip": True, "image": 2}.items():
         before = explorer.picture.value
         explorer.controls[name].value = value
         assert explorer.error.value == "" and explorer.picture.value != before, name

@@ -18,6 +18,8 @@ from partcrop_lab.widgets.box_picker import BoxPicker
 from partcrop_lab.widgets.panel import Drawing, Panel, by_name, title
 
 OWN_BOX = "(a box of your own)"
+SIDES = (16, 32, 64, 112, 224)
+"""Sides in pixels that a part may be resized to before an encoder sees it, up to that of the images."""
 
 
 def part_explorer(
@@ -37,8 +39,8 @@ def part_explorer(
         drag: offer a box to drag, where jupyter-bbox-widget is installed.
 
     Returns:
-        A panel with the controls image, part, x, y, encoders, pooling, measure and flip; its attribute `box` is the
-        draggable box, or None, and `upload` the button for an image of one's own.
+        A panel with the controls image, part, x, y, encoders, resized, pooling, measure and flip; its attribute `box` is
+        the draggable box, or None, and `upload` the button for an image of one's own.
     """
     named = by_name(encoders)
     gallery = Gallery(images, list(named.values()), member, min(shown, len(images)))
@@ -49,10 +51,10 @@ def part_explorer(
     )
     kept: dict[tuple, Figure] = {}  # the last figure, by all that its layout depends on
 
-    def draw(image, part, x, y, encoders, pooling, measure, flip) -> Drawing:
+    def draw(image, part, x, y, encoders, resized, pooling, measure, flip) -> Drawing:
         if not encoders:
             raise ValueError("no encoder is ticked; tick at least one")
-        options = {"pooling": pooling, "measure": measure, "flip": flip}
+        options = {"part_size": resized, "pooling": pooling, "measure": measure, "flip": flip}
         chosen, known = [named[name] for name in encoders], [gallery.maps[name][image] for name in encoders]
         whole = gallery.pixels[image]
         table = tables.response_table(chosen, whole, (x[0], y[0], x[1], y[1]), known, **options)
@@ -133,6 +135,10 @@ def _controls(gallery: Gallery, picker: BoxPicker, encoders: list[str]) -> dict[
         **picker.controls,
         "encoders": widgets.SelectMultiple(
             options=encoders, value=encoders, rows=min(5, len(encoders)), description="encoders"
+        ),
+        "resized": widgets.Dropdown(
+            options=[("encoder's own", None), *((f"{side} px", side) for side in SIDES if side <= gallery.size)],
+            description="resized to",
         ),
         "pooling": widgets.Dropdown(
             options={"encoder's own": None, "cls": "cls", "mean": "mean"}, description="pooling"

@@ -39,8 +39,8 @@ def part_explorer(
         drag: offer a box to drag, where jupyter-bbox-widget is installed.
 
     Returns:
-        A panel with the controls image, part, x, y, encoders, resized, pooling, measure and flip; its attribute `box` is
-        the draggable box, or None, and `upload` the button for an image of one's own.
+        A panel with the controls image, part, x, y, encoders, resized, pooling, measure and flip; its attribute `box`
+        is the draggable box, or None, and `upload` the button for an image of one's own.
     """
     named = by_name(encoders)
     gallery = Gallery(images, list(named.values()), member, min(shown, len(images)))

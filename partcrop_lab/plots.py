@@ -28,6 +28,7 @@ from partcrop_lab.tables import GRID, FeatureSteps, describe, roc_table, target_
 
 if TYPE_CHECKING:
     from partcrop_lab.audit import AuditResult
+    from partcrop_lab.dejavu import Reconstructions
     from partcrop_lab.images import Box
 
 BLUE, ORANGE, GREEN, PURPLE, GREY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#7F7F7F", "#D55E00"
@@ -781,6 +782,33 @@ def deja_vu(
     ax.invert_yaxis()
     ax.set(xlabel="share of votes (*: its own class)", xlim=(0, min(1, 1.6 * votes["votes"].max())))
     ax.legend(loc="lower right")
+    return figure
+
+
+@_styled
+def reconstructions(
+    found: Reconstructions, rows: Sequence[int], figure: Figure | SubFigure | None = None, shown: int = 3
+) -> Figure | SubFigure:
+    """Images, their backgrounds, and what is painted from these under both models, beside the nearest public images.
+
+    Args:
+        found: of `dejavu.reconstruct`.
+        rows: of its table, one image each.
+        figure: where to draw.
+        shown: paintings of each image under each model.
+    """
+    figure = figure or plt.figure(figsize=(9.2, 0.95 * len(rows) + 0.4), layout="constrained")
+    heads = {"image": found.images[:, None], "its background": found.crops[:, None]}
+    for model in "AB":
+        heads[f"nearest under {model}"] = found.nearest[model][:, None]
+        heads[f"painted under {model}"] = found.painted[model][:, :shown]
+    axes = figure.subplots(len(rows), len(heads), squeeze=False, width_ratios=[one.shape[1] for one in heads.values()])
+    for line, row in zip(axes, rows, strict=True):
+        for ax, (head, pictures) in zip(line, heads.items(), strict=True):
+            ax.imshow(_pixels(_side_by_side(pictures[row], 1)))
+            ax.set(xticks=[], yticks=[], title=head if row == rows[0] else "")
+            ax.spines[:].set_visible(False)
+        line[0].set_ylabel(f"of {found.table['set'].iloc[row]}")
     return figure
 
 

@@ -3,6 +3,13 @@
 from partcrop_lab.dejavu.background import Backgrounds, Inference
 from partcrop_lab.dejavu.neighbours import PublicIndex, confidence
 from partcrop_lab.dejavu.periphery import Periphery, largest_outside, periphery
+from partcrop_lab.dejavu.reconstruction import (
+    Reconstructions,
+    Reconstructor,
+    load_reconstructor,
+    reconstruct,
+    train_reconstructor,
+)
 from partcrop_lab.dejavu.score import DejaVu, association, at_layer, deja_vu, measured, one_model, with_controls
 
 __all__ = [
@@ -11,13 +18,18 @@ __all__ = [
     "Inference",
     "Periphery",
     "PublicIndex",
+    "Reconstructions",
+    "Reconstructor",
     "association",
     "at_layer",
     "confidence",
     "deja_vu",
     "largest_outside",
+    "load_reconstructor",
     "measured",
     "one_model",
     "periphery",
+    "reconstruct",
+    "train_reconstructor",
     "with_controls",
 ]

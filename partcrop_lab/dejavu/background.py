@@ -58,9 +58,9 @@ class Backgrounds:
         self, encoders: Mapping[str, Encoder], public: ImageSet, layer: str | int = PROJECTOR, k: int = 100
     ) -> None:
         self.encoders, self.public, self.k = dict(encoders), public, k
-        self._asked = {name: at_layer(encoder, layer) for name, encoder in encoders.items()}
+        self._asked = {name: at_layer(encoder.singly(), layer) for name, encoder in encoders.items()}
         self._index: dict[str, PublicIndex] = {
-            name: public_index(asked, public, public.labels) for name, asked in self._asked.items()
+            name: public_index(at_layer(encoder, layer), public, public.labels) for name, encoder in encoders.items()
         }
         for index in self._index.values():
             index.check(k)
@@ -80,6 +80,10 @@ class Backgrounds:
             rows = self._index[name].search(self._asked[name](crop), self.k)
             found[name] = Inference(rows[0], self._index[name].tally(rows)[0])
         return found
+
+    def embeddings(self, name: str) -> Tensor:
+        """What a model makes of the public images, (m, E) float32."""
+        return torch.as_tensor(self._index[name].embeddings)
 
     def votes_table(self, inferred: Mapping[str, Inference]) -> pd.DataFrame:
         """The votes as a table: columns model, label (class number), class and votes."""

@@ -1,0 +1,54 @@
+"""What can be painted of an image from its background alone? Reconstructors of the zoo's pair, and what they show.
+
+``python benchmarks/reconstruction.py --jobs 2`` trains a reconstructor on the public images for each encoder of a pair
+of the zoo (resumed where it was stopped), writes its weights to data/zoo/reconstructors, paints images of both sets and
+of the third under both encoders, and writes data/zoo/reconstruction.csv, one row per image. `partcrop-lab figures
+--only reconstruction` draws some of them. Nothing was tuned on private images: layer and settings were set before.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import joblib
+import torch
+import typer
+
+import partcrop_lab as pl
+from partcrop_lab.dejavu import Backgrounds, load_reconstructor, reconstruct, train_reconstructor
+from partcrop_lab.encoders.zoo import zoo_dir
+from partcrop_lab.encoders.zoo_entries import PROBE
+from partcrop_lab.store import cache_dir, write_csv
+
+LAYER, EACH = "backbone", 200
+
+
+def train(name: str) -> None:
+    """The reconstructor of one encoder, to its place in the zoo."""
+    torch.set_num_threads(1)
+    encoder = pl.load_encoder(f"zoo:{name}")
+    public = pl.load_images(**PROBE, size=encoder.image_size)
+    out = cache_dir() / "reconstructors" / encoder.digest[:16]
+    one = train_reconstructor(encoder, public, LAYER, out)
+    one.save(zoo_dir() / "reconstructors" / f"{name}.safetensors")
+
+
+def main(
+    recipe: Annotated[str, typer.Option(help="Of a pair of the zoo.")] = "simclr",
+    jobs: Annotated[int, typer.Option(help="Trainings at a time, on one thread each.")] = 1,
+) -> None:
+    names = {"A": recipe, "B": f"{recipe}-b"}
+    joblib.Parallel(jobs)(joblib.delayed(train)(name) for name in names.values())
+    encoders = {which: pl.load_encoder(f"zoo:{name}") for which, name in names.items()}
+    place = zoo_dir() / "reconstructors"
+    painters = {w: load_reconstructor(place / f"{name}.safetensors", encoders[w]) for w, name in names.items()}
+    public = pl.load_images(**PROBE, size=encoders["A"].image_size)
+    backgrounds = Backgrounds(encoders, public, LAYER)
+    found = reconstruct(painters, backgrounds, encoders["B"].split.nonmembers, EACH)
+    write_csv(zoo_dir() / "reconstruction.csv", found.table.assign(recipe=recipe))
+    for what, control in {"A and B": False, "third set": True}.items():
+        print(what, "gain {:.2f} ({:.2f} to {:.2f})".format(*found.gain(control)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

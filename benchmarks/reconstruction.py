@@ -15,7 +15,7 @@ import torch
 import typer
 
 import partcrop_lab as pl
-from partcrop_lab.dejavu import Backgrounds, load_reconstructor, reconstruct, train_reconstructor
+from partcrop_lab.dejavu import Backgrounds, load_reconstructor, painted_gain, reconstruct, train_reconstructor
 from partcrop_lab.encoders.zoo import zoo_dir
 from partcrop_lab.encoders.zoo_entries import PROBE
 from partcrop_lab.store import cache_dir, write_csv
@@ -47,7 +47,7 @@ def main(
     found = reconstruct(painters, backgrounds, encoders["B"].split.nonmembers, EACH)
     write_csv(zoo_dir() / "reconstruction.csv", found.table.assign(recipe=recipe))
     for what, control in {"A and B": False, "third set": True}.items():
-        print(what, "gain {:.2f} ({:.2f} to {:.2f})".format(*found.gain(control)))
+        print(what, "gain {:.2f} ({:.2f} to {:.2f})".format(*painted_gain(found.table, control)))
 
 
 if __name__ == "__main__":

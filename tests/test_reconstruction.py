@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import partcrop_lab as pl
-from partcrop_lab.dejavu import Backgrounds, load_reconstructor, reconstruct, train_reconstructor
+from partcrop_lab.dejavu import Backgrounds, load_reconstructor, painted_gain, reconstruct, train_reconstructor
 from partcrop_lab.dejavu import reconstruction as module
 
 SMALL = {"size": 16, "channels": (8, 16, 16), "batch": 20, "momentum": 0.9}
@@ -105,10 +105,10 @@ def test_both_models_paint_the_images_of_all_sets_and_nothing_is_gained_untraine
     assert found.painted["A"].shape == (36, 2, 3, 16, 16) == found.painted["B"].shape
     assert found.images.shape == found.crops.shape == found.nearest["A"].shape == (36, 3, 16, 16)
     for control in (False, True):
-        value, low, high = found.gain(control)
+        value, low, high = painted_gain(found.table, control)
         assert low <= 0 <= high and low < value < high
         swapped = found.table.rename(columns={"own": "other", "other": "own"})
-        assert module.Reconstructions(swapped, *[None] * 4).gain(control)[0] == pytest.approx(-value)
+        assert painted_gain(swapped, control)[0] == pytest.approx(-value)
 
 
 def test_distances_are_those_of_a_loop(pair):

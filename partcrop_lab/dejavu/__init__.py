@@ -7,6 +7,7 @@ from partcrop_lab.dejavu.reconstruction import (
     Reconstructions,
     Reconstructor,
     load_reconstructor,
+    painted_gain,
     reconstruct,
     train_reconstructor,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "load_reconstructor",
     "measured",
     "one_model",
+    "painted_gain",
     "periphery",
     "reconstruct",
     "train_reconstructor",

@@ -361,28 +361,20 @@ def reconstruction(studio: Studio) -> Drawn:
     plots.reconstructions(found, range(len(found.table)), figure)
     gains = ["{:.2f} ({:.2f} to {:.2f})".format(*dejavu.painted_gain(table, control)) for control in (False, True)]
     counts, side = table["set"].value_counts(), painters["A"].settings.size
-    text = (
-        f"partshapes; the first {PAINTED} images of A and of B that have a background, none chosen. A diffusion model "
+    text = f"partshapes; the first {PAINTED} images of A and of B that have a background, none chosen. A diffusion "
+    text += f"model of {len(public):,} public images, one for each encoder, paints {side} px from the mean {layer} "
+    text += "embedding of the background's 100 nearest public images, both from the same noise. What both paint is the "
+    text += (
+        f"look of public images, not memory. Over {counts['A']} + {counts['B']} images the encoder trained on an image "
     )
     text += (
-        f"of {len(public):,} public images paints {side} px from the mean {layer} embedding of the background's 100 "
+        f"leads to paintings nearer to it than the other's by {gains[0]} of 255 (root mean square; 95 % interval); on "
     )
-    text += (
-        "nearest public images; one for each encoder, the same noise. What both paint is the look of public images, "
-    )
-    text += f"not memory. Over {counts['A']} + {counts['B']} images the encoder trained on an image leads to paintings "
-    text += (
-        f"nearer to it than the other's by {gains[0]} of 255 (root mean square; 95 % interval), on {counts['C']} of a "
-    )
-    text += f"third set by {gains[1]}."
+    text += f"{counts['C']} images of a third set by {gains[1]}."
     plots.caption(figure, text)
-    alt = (
-        f"For {len(found.table)} images the image, its background, and under two encoders the nearest public image and "
-    )
-    alt += f"three small paintings. {text}"
-    return Drawn(
-        figure, table, alt, {"n": len(table), "seeds": [0], "encoders": _encoder_digests(list(encoders.values()))}
-    )
+    alt = f"For {len(found.table)} images the image, its background, and under two encoders the nearest public image "
+    about = {"n": len(table), "seeds": [0], "encoders": _encoder_digests(list(encoders.values()))}
+    return Drawn(figure, table, f"{alt}and three small paintings. {text}", about)
 
 
 def serving(studio: Studio) -> Drawn:

@@ -364,13 +364,9 @@ def reconstruction(studio: Studio) -> Drawn:
     text = f"partshapes; the first {PAINTED} images of A and of B that have a background, none chosen. A diffusion "
     text += f"model of {len(public):,} public images, one for each encoder, paints {side} px from the mean {layer} "
     text += "embedding of the background's 100 nearest public images, both from the same noise. What both paint is the "
-    text += (
-        f"look of public images, not memory. Over {counts['A']} + {counts['B']} images the encoder trained on an image "
-    )
-    text += (
-        f"leads to paintings nearer to it than the other's by {gains[0]} of 255 (root mean square; 95 % interval); on "
-    )
-    text += f"{counts['C']} images of a third set by {gains[1]}."
+    text += f"look of public images, not memory. Over {counts['A']} + {counts['B']} images the encoder trained on one "
+    text += f"leads to paintings nearer to it than the other's by {gains[0]} of 255 (root mean square; 95 % interval), "
+    text += f"on {counts['C']} images of a third set by {gains[1]}."
     plots.caption(figure, text)
     alt = f"For {len(found.table)} images the image, its background, and under two encoders the nearest public image "
     about = {"n": len(table), "seeds": [0], "encoders": _encoder_digests(list(encoders.values()))}

@@ -752,7 +752,11 @@ def _told(row: Any, leak: str, use: str) -> str:
 
 @_styled
 def deja_vu(
-    neighbours: Mapping[str, Tensor], votes: pd.DataFrame, label: int, figure: Figure | SubFigure | None = None
+    neighbours: Mapping[str, Tensor],
+    votes: pd.DataFrame,
+    label: int,
+    figure: Figure | SubFigure | None = None,
+    painted: Mapping[str, Tensor] | None = None,
 ) -> Figure | SubFigure:
     """What models infer from a background: for each its nearest public images, and the votes of all that vote.
 
@@ -761,14 +765,17 @@ def deja_vu(
         votes: columns model, label, class and votes, as `dejavu.Backgrounds.votes_table` gives them.
         label: the image's own class, which is marked.
         figure: where to draw.
+        painted: by model, (B, 3, S, S), what a reconstructor paints of it, where there is one.
     """
     figure = figure or plt.figure(figsize=(8.4, 3.6), layout="constrained")
     models = list(neighbours)
-    grid = figure.add_gridspec(len(models), 2, width_ratios=[1.5, 1])
-    for place, (model, images) in enumerate(neighbours.items()):
+    pictures = {f"nearest public images under model {model}": images for model, images in neighbours.items()}
+    pictures |= {f"painted under model {model}, mostly prior": images for model, images in (painted or {}).items()}
+    grid = figure.add_gridspec(len(pictures), 2, width_ratios=[1.5, 1])
+    for place, (head, images) in enumerate(pictures.items()):
         row = figure.add_subplot(grid[place, 0])
         row.imshow(_pixels(_side_by_side(images)))
-        row.set_title(f"nearest public images under model {model}", fontsize=8)
+        row.set_title(head, fontsize=8)
         row.axis("off")
     ax = figure.add_subplot(grid[:, 1])
     looks = ((RED, "//"), (BLUE, ""))

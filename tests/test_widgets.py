@@ -268,6 +268,17 @@ def test_the_deja_vu_panel_asks_both_encoders_of_the_background(pair):
     assert "is empty" in panel.error.value
 
 
+def test_the_deja_vu_panel_paints_where_it_is_given_reconstructors(pair):
+    public = pl.load_images("partshapes", n=60, size=32, seed=9)
+    how = {"progress": False, "epochs": 1, "size": 16, "channels": (8, 16, 16)}
+    painters = {name: pl.dejavu.train_reconstructor(one, public, **how) for name, one in zip("AB", pair, strict=True)}
+    plain, painted = (panels.deja_vu(*pair, public, k=10, shown=2, reconstructors=some) for some in (None, painters))
+    heights = [Image.open(io.BytesIO(one.picture.value)).height for one in (plain, painted)]
+    assert painted.error.value == "" and heights[1] > heights[0] + 100
+    with pytest.raises(pl.BadInput, match="another encoder's embeddings"):
+        panels.deja_vu(*pair, public, k=10, shown=2, reconstructors={"A": painters["B"], "B": painters["A"]})
+
+
 def test_without_any_background_the_deja_vu_panel_says_so(pair, monkeypatch):
     whole = lambda images: SimpleNamespace(images=[], boxes=[])  # noqa: E731
     monkeypatch.setattr(deja_vu_panel, "periphery", whole)

@@ -295,11 +295,7 @@ def reconstruct(
     Raises:
         BadInput: encoders without those names, or reconstructors of other encoders.
     """
-    for name in OWN:
-        if name not in backgrounds.encoders or name not in reconstructors:
-            raise BadInput("reconstructions compare two encoders; name them, and their reconstructors, A and B")
-        if reconstructors[name].about["encoder"] != backgrounds.encoders[name].digest:
-            raise BadInput(f"the reconstructor {name} was trained on another encoder's embeddings than {name}'s")
+    check_reconstructors(reconstructors, backgrounds)
     side = reconstructors["A"].settings.size
     sets = {name: backgrounds.encoders[name].split.members for name in OWN} | ({} if third is None else {"C": third})
     parts = [_asked(which, images, backgrounds, each, side, progress) for which, images in sets.items()]
@@ -314,6 +310,15 @@ def reconstruct(
     for column, distances, names in (("own", far, models), ("other", far, others), ("nearest", public, models)):
         table[column] = [float(distances[name][row]) for row, name in enumerate(names)]
     return Reconstructions(table, joined["images"], joined["crops"], painted, nearest)
+
+
+def check_reconstructors(reconstructors: Mapping[str, Reconstructor], backgrounds: Backgrounds) -> None:
+    """Refuse reconstructors that are not those of the encoders "A" and "B" asked, by a BadInput."""
+    for name in OWN:
+        if name not in backgrounds.encoders or name not in reconstructors:
+            raise BadInput("reconstructions compare two encoders; name them, and their reconstructors, A and B")
+        if reconstructors[name].about["encoder"] != backgrounds.encoders[name].digest:
+            raise BadInput(f"the reconstructor {name} was trained on another encoder's embeddings than {name}'s")
 
 
 def _asked(

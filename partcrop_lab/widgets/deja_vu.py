@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import ipywidgets as widgets
+from torch import Tensor
 
 from partcrop_lab import plots
-from partcrop_lab.dejavu import Backgrounds, association, periphery
+from partcrop_lab.dejavu import Backgrounds, Inference, Reconstructor, association, periphery
+from partcrop_lab.dejavu.reconstruction import check_reconstructors
 from partcrop_lab.dejavu.score import PROJECTOR
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.errors import BadInput
@@ -30,6 +34,7 @@ def deja_vu(
     shown: int = 12,
     neighbours: int = 6,
     drag: bool = True,
+    reconstructors: Mapping[str, Reconstructor] | None = None,
 ) -> Panel:
     """A panel that asks two encoders what the background of an image was part of.
 
@@ -41,12 +46,13 @@ def deja_vu(
         shown: images of each set one can choose from, of those with a background wide enough.
         neighbours: of which the nearest so many are shown.
         drag: offer the box to drag, where that is possible.
+        reconstructors: of the encoders, "A" and "B"; they paint from the mean embedding of the neighbours.
 
     Returns:
         A panel with the controls image, x and y; its attribute `box` is the draggable box, or None.
 
     Raises:
-        BadInput: no image looked at has a background.
+        BadInput: no image looked at has a background, or reconstructors of other encoders.
     """
     asked = Backgrounds({"A": encoder_a, "B": encoder_b}, public, layer, k)
     options, backgrounds = [], []
@@ -59,7 +65,9 @@ def deja_vu(
         raise BadInput(
             f"none of the first {3 * shown} members of either encoder has a background wide enough; raise shown="
         )
-    picker = BoxPicker(encoder_a.image_size, "background", drag)
+    picker, painters = BoxPicker(encoder_a.image_size, "background", drag), dict(reconstructors or {})
+    if painters:
+        check_reconstructors(painters, asked)
 
     def draw(image, x, y) -> Drawing:
         trained, images, row, _ = backgrounds[image]
@@ -67,7 +75,9 @@ def deja_vu(
         inferred = asked.infer(images[row], picker.box)
         near = {name: public.batch(one.neighbours[:neighbours]) for name, one in inferred.items()}
         table = asked.votes_table(inferred)
-        png = plots.png(lambda figure: plots.deja_vu(near, table, label, figure), 8.4, 3.6, 85)
+        painted = {name: _painted(one, asked.embeddings(name), inferred[name]) for name, one in painters.items()}
+        height = 3.6 + 2.2 * bool(painted)
+        png = plots.png(lambda figure: plots.deja_vu(near, table, label, figure, painted), 8.4, height, 85)
         (other,) = inferred.keys() - {trained}
         found = association(inferred[trained].guess == label, inferred[other].guess == label)
         words = f"<b>{found.capitalize()}</b>: {MEANING[found]}. Trained on it: {trained}."
@@ -87,6 +97,11 @@ def deja_vu(
     picker.link(panel)
     choose()
     return panel
+
+
+def _painted(reconstructor: Reconstructor, embeddings: Tensor, inferred: Inference) -> Tensor:
+    """Three small pictures (3, 3, S, S) from the mean embedding of the neighbours."""
+    return reconstructor.paint(embeddings[inferred.neighbours].mean(0)[None], samples=3, steps=20)[0]
 
 
 def _warning(box: Box, objects: tuple[Box, ...] | None) -> str:

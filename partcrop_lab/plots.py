@@ -18,10 +18,13 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from torch import Tensor
 
 from partcrop_lab.tables import GRID, FeatureSteps, describe, roc_table, target_rates
@@ -114,24 +117,6 @@ def _file(draw: Callable[[Figure], Any], width: float, height: float, **how: Any
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         figure.savefig(data, **how)
-    return data.getvalue()
-
-
-def laid_out(draw: Callable[[Figure], Any], width: float, height: float, dpi: int = 100) -> Figure:
-    """As `png`, but the figure itself, whose layout stays as it is when its parts are moved: see `move_responses`."""
-    with style():
-        figure = Figure(figsize=(width, height), layout="constrained", dpi=dpi)
-        draw(figure)
-        FigureCanvasAgg(figure).draw()
-    figure.set_layout_engine("none")
-    return figure
-
-
-def png_of(figure: Figure) -> bytes:
-    """A figure of `laid_out` as it is now, as PNG, drawn once (`Figure.savefig` draws twice) and hardly compressed."""
-    data = BytesIO()
-    with style():
-        FigureCanvasAgg(figure).print_png(data, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
     return data.getvalue()
 
 
@@ -320,9 +305,9 @@ def heatmaps(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndar
         shown = ax.imshow(_laid_on_places(one), cmap="viridis", extent=(0, size, size, 0))
         _draw_box(ax, table.attrs["box"], edgecolor="white", linewidth=3.4)
         _draw_box(ax, table.attrs["box"])
-        ax.set(title=textwrap.fill(name, 26), xlabel="x (px)", ylabel="y (px)")
+        ax.set(title=textwrap.fill(name, 22), xlabel="x (px)", ylabel="y (px)")
         ax.set(xticks=[0, size // 2, size], yticks=[0, size // 2, size])
-        ax.figure.colorbar(shown, ax=ax, label=_similarity_label(table), shrink=0.9)
+        ax.figure.colorbar(shown, ax=ax, label=_similarity_label(table), shrink=0.9, ticks=MaxNLocator(4))
     return np.asarray(axes)
 
 
@@ -332,14 +317,21 @@ def _laid_on_places(one: pd.DataFrame) -> np.ndarray:
 
 
 def _curve(ax: Axes, one: pd.DataFrame) -> None:
-    """One encoder's similarity curve with the part's own place, instead of the one that is there already."""
-    for drawn in [*ax.collections, *ax.lines]:
-        drawn.remove()
+    """One encoder's similarity curve with the part's own place."""
     own = one[one["own"] >= 0.25]
-    bars = [(position - 0.5, 1) for position in own["position"]]
-    ax.broken_barh(bars, (0, 1), transform=ax.get_xaxis_transform(), color=ORANGE, alpha=0.35, lw=0)
+    ax.broken_barh([(0, 0)], (0, 1), transform=ax.get_xaxis_transform(), color=ORANGE, alpha=0.35, lw=0)
     ax.plot(one["position"], one["similarity"], color=BLUE, lw=1.2)
     ax.plot(own["position"], own["similarity"], ls="", marker="o", ms=3.5, color=RED)
+    _move_curve(ax, one)
+
+
+def _move_curve(ax: Axes, one: pd.DataFrame) -> None:
+    """Another part's, in its place."""
+    position, similarity, own = (one[name].to_numpy() for name in ("position", "similarity", "own"))
+    here = own >= 0.25
+    ax.collections[0].set_verts([[(x - 0.5, 0), (x - 0.5, 1), (x + 0.5, 1), (x + 0.5, 0)] for x in position[here]])
+    ax.lines[0].set_ydata(similarity)
+    ax.lines[1].set_data(position[here], similarity[here])
     ax.relim()
     ax.autoscale_view(scalex=False)
 
@@ -369,6 +361,7 @@ def similarity_curves(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -
         width = one["column"].max() + 1
         ax.set(title=name, xlabel="position n (row by row)", ylabel=_similarity_label(table))
         ax.set(xlim=(-0.5, len(one) - 0.5), xticks=range(0, len(one), width * max(1, len(one) // width // 4)))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
     return np.asarray(axes)
 
 
@@ -403,25 +396,59 @@ def part_responses(
     return figure
 
 
-@_styled
-def move_responses(figure: Figure | SubFigure, table: pd.DataFrame) -> None:
-    """Show another part of the same image on a figure of `part_responses`: sooner than drawing it anew.
+class MovingResponses:
+    """`part_responses` for a panel in which the part moves: what stays meanwhile is laid out and drawn once.
 
     Args:
-        figure: of `part_responses`.
-        table: of `tables.response_table`, by the same encoders.
+        image, table: as for `part_responses`; the encoders stay the same.
+        dpi: of the pictures.
     """
-    groups = [one for _, one in table.groupby("encoder", sort=False)]
-    pictures = [ax for ax in figure.axes if ax.images]  # the image itself, where it is shown, and then the maps
-    for ax in pictures:
-        for patch in ax.patches:
-            patch.set_bounds(*_bounds(table.attrs["box"]))
-    for ax, one in zip(pictures[-len(groups) :], groups, strict=True):
-        ax.images[0].set_data(_laid_on_places(one))
-        ax.images[0].autoscale()
-    for ax, one in zip(figure.axes[-len(groups) :], groups, strict=True):
-        _curve(ax, one)
-        ax.set_title(_energies(one))
+
+    def __init__(self, image: Tensor | np.ndarray | None, table: pd.DataFrame, dpi: int = 80) -> None:
+        count = table["encoder"].nunique()
+        with style():
+            size = (1.9 * (image is not None) + 2.5 * count, 4.0)
+            self._figure = Figure(figsize=size, layout="constrained", dpi=dpi)
+            part_responses(image, table, "", self._figure)
+            self._pictures = [ax for ax in self._figure.axes if ax.images]  # the image, where it is shown, and the maps
+            self._maps, self._curves = self._pictures[-count:], self._figure.axes[-count:]
+            self._canvas = FigureCanvasAgg(self._figure)
+            self._canvas.draw()
+            self._figure.set_layout_engine("none")
+            for one in self._moving():
+                one.set_animated(True)
+            self._canvas.draw()
+            self._still = self._canvas.copy_from_bbox(self._figure.bbox)
+
+    def png(self, table: pd.DataFrame) -> bytes:
+        """The responses of a part, as PNG: moves what there is of another part, and draws that alone."""
+        groups, data = [one for _, one in table.groupby("encoder", sort=False)], BytesIO()
+        with style():
+            for ax in self._pictures:
+                for patch in ax.patches:
+                    patch.set_bounds(*_bounds(table.attrs["box"]))
+            for ax, one in zip(self._maps, groups, strict=True):
+                ax.images[0].set_data(_laid_on_places(one))
+                ax.images[0].autoscale()
+            for ax, one in zip(self._curves, groups, strict=True):
+                _move_curve(ax, one)
+                ax.title.set_text(_energies(one))
+            self._canvas.restore_region(self._still)
+            for one in self._moving():
+                self._figure.draw_artist(one)
+        Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("RGB").save(data, "PNG", compress_level=1)
+        return data.getvalue()
+
+    def _moving(self) -> list[Artist]:
+        """All that depends on the part, from below to above."""
+        found: list[Artist] = []
+        for ax in self._pictures:
+            found += [*ax.images, *ax.patches]
+        for ax in self._maps:
+            found.append(ax.images[0].colorbar.ax.yaxis)
+        for ax in self._curves:
+            found += [*ax.collections, *ax.lines, ax.yaxis, ax.title]
+        return found
 
 
 def _note(ax: Axes) -> None:

@@ -68,26 +68,25 @@ def response_table(
         the position's cell that the box covers), and the energies uniform_energy and gaussian_energy in nats.
         Its `attrs` hold the box, the image's size and the measure.
     """
-    maps, tables = feature_maps or [None] * len(encoders), []
+    maps, parts = feature_maps or [None] * len(encoders), []
     for encoder, feature_map in zip(encoders, maps, strict=True):
         found = part_response(encoder, image, box, feature_map=feature_map, **options)
         rows, columns = np.indices(found.heatmap.shape)
-        tables.append(
-            pd.DataFrame(
-                {
-                    "encoder": encoder.name,
-                    "position": np.arange(found.heatmap.size),
-                    "row": rows.ravel(),
-                    "column": columns.ravel(),
-                    "similarity": found.similarity,
-                    "response": found.response,
-                    "own": own_place(found.box, image.shape[-1], found.heatmap.shape).ravel(),
-                    "uniform_energy": found.uniform_energy,
-                    "gaussian_energy": found.gaussian_energy,
-                }
-            )
+        count = found.heatmap.size
+        parts.append(
+            {
+                "encoder": np.full(count, encoder.name, object),
+                "position": np.arange(count),
+                "row": rows.ravel(),
+                "column": columns.ravel(),
+                "similarity": found.similarity,
+                "response": found.response,
+                "own": own_place(found.box, image.shape[-1], found.heatmap.shape).ravel(),
+                "uniform_energy": np.full(count, found.uniform_energy),
+                "gaussian_energy": np.full(count, found.gaussian_energy),
+            }
         )
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     table.attrs = {"box": found.box, "size": image.shape[-1], "measure": options.get("measure", "dot")}
     return table
 

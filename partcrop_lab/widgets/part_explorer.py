@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import ipywidgets as widgets
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from partcrop_lab import plots, tables
 from partcrop_lab.encoders import Encoder
@@ -49,7 +47,7 @@ def part_explorer(
     upload = widgets.FileUpload(
         accept="image/*", description="your own image", layout=widgets.Layout(width="max-content")
     )
-    kept: dict[tuple, Figure] = {}  # the last figure, by all that its layout depends on
+    kept: dict[tuple, plots.MovingResponses] = {}  # the last, by all that its layout depends on
 
     def draw(image, part, x, y, encoders, resized, pooling, measure, flip) -> Drawing:
         if not encoders:
@@ -59,16 +57,11 @@ def part_explorer(
         whole = gallery.pixels[image]
         table = tables.response_table(chosen, whole, (x[0], y[0], x[1], y[1]), known, **options)
         layout = (image, encoders, pooling, measure)
-        if layout in kept:
-            plots.move_responses(kept[layout], table)
-        else:
+        if layout not in kept:
             kept.clear()
-            pixels = whole if picker.widget is None else None
-            width = 1.9 * (pixels is not None) + 2.5 * len(chosen)
-            drawn = partial(plots.part_responses, pixels, table, "")
-            kept[layout] = plots.laid_out(drawn, width, 4.0, 80)
+            kept[layout] = plots.MovingResponses(whole if picker.widget is None else None, table)
         words = f"<small>{gallery.badges[image]}Red box, shading: the part's own place.</small>"
-        return Drawing(plots.png_of(kept[layout]), words)
+        return Drawing(kept[layout].png(table), words)
 
     beside = widgets.VBox([*filter(None, [picker.widget]), upload])
     panel = Panel("Part explorer", controls, draw, beside=beside)

@@ -53,7 +53,7 @@ class ReconstructorSettings:
 
     size: int = 32
     channels: tuple[int, ...] = (32, 64, 96)
-    epochs: int = 60
+    epochs: int = 40
     batch: int = 50
     lr: float = 1e-3
     momentum: float = 0.995

@@ -126,7 +126,7 @@ def main_table(studio: Studio) -> Drawn:
     figure = _canvas(2.0 * len(encoders) + 2.2, 3.6)
     plots.attacks(table, figure.subplots(1, len(encoders), sharex=True, sharey=True, squeeze=False)[0])
     queries, members, nonmembers, seeds = (_listed(table[n]) for n in ("queries", "members", "nonmembers", "seeds"))
-    text = f"{studio.source}, {studio.size} px; {members} members + {nonmembers} non-members; {queries} queries an "
+    text = f"{studio.pool}, {studio.size} px; {members} members + {nonmembers} non-members; {queries} queries an "
     text += f"image; {seeds} seed of crops, folds and attackers, 2 folds; matched protocol. Bars: 95 % intervals. "
     text += "Hollow: no evidence of leakage after Holm's correction on that encoder, or a control that rejects."
     plots.caption(figure, text)
@@ -211,7 +211,7 @@ def _common(studio: Studio, *results: AuditResult) -> str:
     members = s["members"] if len({one.settings["members"] for one in results}) == 1 else "N"
     attacker = s["attacker"] if len({one.settings["attacker"] for one in results}) == 1 else "as shown"
     return (
-        f"{studio.source}, {s['size']} px, {members} members + {s['nonmembers']} non-members; "
+        f"{studio.pool}, {s['size']} px, {members} members + {s['nonmembers']} non-members; "
         f"attacker {attacker}, {s['folds']} folds, seed {s['seed']}; {s['protocol']} protocol."
     )
 

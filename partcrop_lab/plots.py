@@ -385,7 +385,7 @@ def part_responses(
     left = [] if image is None else [0.75]
     grid = figure.add_gridspec(2, len(left) + count, width_ratios=left + [1] * count, height_ratios=[1.15, 1])
     if image is not None:
-        image_with_boxes(image, [table.attrs["box"]], figure.add_subplot(grid[0, 0]), title)
+        image_with_boxes(image, [table.attrs["box"]], figure.add_subplot(grid[0, 0]), textwrap.fill(title, 14))
         _note(figure.add_subplot(grid[1, 0]))
     heatmaps(table, [figure.add_subplot(grid[0, len(left) + k]) for k in range(count)])
     curves = similarity_curves(table, [figure.add_subplot(grid[1, len(left) + k]) for k in range(count)])

@@ -76,6 +76,11 @@ class Studio:
         return ZOO
 
     @property
+    def pool(self) -> str:
+        """What captions call the source: of a path its end."""
+        return "/".join(Path(self.source).parts[-2:])
+
+    @property
     def encoders(self) -> dict[str, Encoder]:
         """All encoders by name."""
         return {name: self.encoder(name) for name in self.names}
@@ -177,7 +182,7 @@ class PaperStudio(Studio):
         _, first = np.unique(images.labels, return_index=True)
         title = lambda i: images.classes[images.labels[i]] if images.classes else images.names[i]  # noqa: E731
         shown = [Illustration(f"{title(i)}: middle", images.names[i], images[i], middle) for i in first[:2].tolist()]
-        text = f"{self.source}, {self.size} px: the first non-member of two classes; these images have no part boxes, "
+        text = f"{self.pool}, {self.size} px: the first non-member of two classes; these images have no part boxes, "
         return shown, text + "so the part is the middle."
 
     @cached_property

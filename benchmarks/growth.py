@@ -31,12 +31,21 @@ def entry(recipe: str, members: int, again: int) -> ZooEntry:
     return replace(how, seed=how.seed + again)
 
 
+def rise(result: pl.AuditResult, first: pl.AuditResult) -> dict[str, float]:
+    """How much larger an AUC is than at the first epoch, with its paired 95 % interval; nothing at the first."""
+    if result is first:
+        return {}
+    found = result.minus(first).rename({"gain": "rise", "low": "rise_low", "high": "rise_high"})
+    return found[["rise", "rise_low", "rise_high"]].astype(float).round(4).to_dict()
+
+
 def points(recipe: str, members: int, again: int) -> list[dict[str, Any]]:
-    """One row per epoch: AUC with interval and controls."""
+    """One row per epoch: AUC with interval and controls, and its rise since the first, image by image."""
     torch.set_num_threads(1)
-    how, rows = entry(recipe, members, again), []
+    how, rows, results = entry(recipe, members, again), [], []
     for epoch, encoder in sorted(trained(how, progress=False).items()):
         result = pl.audit(encoder, how.split(), attack_of(how.attack), progress=False)
+        results.append(result)
         about = {
             "recipe": recipe,
             "N": members,
@@ -46,7 +55,7 @@ def points(recipe: str, members: int, again: int) -> list[dict[str, Any]]:
             "attack": how.attack,
             "training_seed": how.seed,
         }
-        rows.append(about | audit_columns(result))
+        rows.append(about | audit_columns(result) | rise(result, results[0]))
     return rows
 
 

@@ -307,10 +307,8 @@ def growth(studio: Studio) -> Drawn:
     chosen = table.groupby("recipe")["attack"].first()
     attacks = ", ".join(f"{attack} on {recipe}" for recipe, attack in chosen.items())
     text = f"partshapes, {studio.size} px; N members + {table['nonmembers'].iloc[0]} non-members; one training run for "
-    text += (
-        f"each N, audited along the way, mid-schedule but for the last; attack: {attacks}; 2 folds, seed 0; matched "
-    )
-    text += "protocol. Bars: 95 % intervals over images. "
+    text += f"each line, audited along the way, mid-schedule but for the last; attack: {attacks}; 2 folds, seed 0; "
+    text += "matched protocol. Bars: 95 % intervals over images. "
     text += f"A control rejected at 1 % in {rejecting.sum()} of {len(table)} audits."
     plots.caption(figure, text)
     found = "; ".join(

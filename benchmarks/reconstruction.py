@@ -15,7 +15,8 @@ import torch
 import typer
 
 import partcrop_lab as pl
-from partcrop_lab.dejavu import Backgrounds, load_reconstructor, painted_gain, reconstruct, train_reconstructor
+from partcrop_lab.dejavu import Backgrounds, painted_gain, reconstruct, train_reconstructor, zoo_reconstructors
+from partcrop_lab.dejavu.reconstruction import reconstructor_path
 from partcrop_lab.encoders.zoo import zoo_dir
 from partcrop_lab.encoders.zoo_entries import PROBE
 from partcrop_lab.store import cache_dir, write_csv
@@ -30,7 +31,7 @@ def train(name: str) -> None:
     public = pl.load_images(**PROBE, size=encoder.image_size)
     out = cache_dir() / "reconstructors" / encoder.digest[:16]
     one = train_reconstructor(encoder, public, LAYER, out)
-    one.save(zoo_dir() / "reconstructors" / f"{name}.safetensors")
+    one.save(reconstructor_path(name))
 
 
 def main(
@@ -39,9 +40,8 @@ def main(
 ) -> None:
     names = {"A": recipe, "B": f"{recipe}-b"}
     joblib.Parallel(jobs)(joblib.delayed(train)(name) for name in names.values())
+    painters = zoo_reconstructors(recipe)
     encoders = {which: pl.load_encoder(f"zoo:{name}") for which, name in names.items()}
-    place = zoo_dir() / "reconstructors"
-    painters = {w: load_reconstructor(place / f"{name}.safetensors", encoders[w]) for w, name in names.items()}
     public = pl.load_images(**PROBE, size=encoders["A"].image_size)
     backgrounds = Backgrounds(encoders, public, LAYER)
     found = reconstruct(painters, backgrounds, encoders["B"].split.nonmembers, EACH)

@@ -21,7 +21,7 @@ from partcrop_lab.attacks import PartCrop
 from partcrop_lab.audit import AuditResult, released_images
 from partcrop_lab.audit.kept import code_digest
 from partcrop_lab.encoders import Encoder, load_encoder
-from partcrop_lab.encoders.zoo import card, measured, zoo_dir, zoo_names
+from partcrop_lab.encoders.zoo import card, measured, zoo_names
 from partcrop_lab.encoders.zoo_entries import PROBE
 from partcrop_lab.images import load_images, member_split
 from partcrop_lab.progress import bar
@@ -349,10 +349,9 @@ def dial(studio: Studio) -> Drawn:
 def reconstruction(studio: Studio) -> Drawn:
     """What is painted of images from their backgrounds alone, by the reconstructors kept with the zoo."""
     table = measured("reconstruction", "python benchmarks/reconstruction.py")
-    names = {"A": table["recipe"].iloc[0], "B": f"{table['recipe'].iloc[0]}-b"}
-    encoders = {which: load_encoder(f"zoo:{name}") for which, name in names.items()}
-    place, public = zoo_dir() / "reconstructors", load_images(**PROBE, size=studio.size)
-    painters = {w: dejavu.load_reconstructor(place / f"{name}.safetensors", encoders[w]) for w, name in names.items()}
+    painters = dejavu.zoo_reconstructors(table["recipe"].iloc[0])
+    encoders = {which: load_encoder(one.about["name"]) for which, one in painters.items()}
+    public = load_images(**PROBE, size=studio.size)
     layer = painters["A"].about["layer"]
     found = dejavu.reconstruct(painters, dejavu.Backgrounds(encoders, public, layer), each=PAINTED, progress=False)
     figure = _canvas(9.6, 0.95 * len(found.table) + 1.0)

@@ -126,6 +126,9 @@ def test_painters_and_encoders_must_belong_together(pair):
     backgrounds, painters = pair
     with pytest.raises(pl.BadInput, match="the reconstructor A was trained on another encoder's"):
         reconstruct({"A": painters["B"], "B": painters["A"]}, backgrounds)
+    projected = Backgrounds(backgrounds.encoders, backgrounds.public, 1, k=5)
+    with pytest.raises(pl.BadInput, match="paints from layer='backbone', not from 1"):
+        reconstruct(painters, projected)
     with pytest.raises(pl.BadInput, match="name them, and their reconstructors, A and B"):
         reconstruct({"A": painters["A"]}, backgrounds)
 

@@ -10,6 +10,7 @@ from partcrop_lab.dejavu.reconstruction import (
     painted_gain,
     reconstruct,
     train_reconstructor,
+    zoo_reconstructors,
 )
 from partcrop_lab.dejavu.score import DejaVu, association, at_layer, deja_vu, measured, one_model, with_controls
 
@@ -34,4 +35,5 @@ __all__ = [
     "reconstruct",
     "train_reconstructor",
     "with_controls",
+    "zoo_reconstructors",
 ]

@@ -57,7 +57,7 @@ class Backgrounds:
     def __init__(
         self, encoders: Mapping[str, Encoder], public: ImageSet, layer: str | int = PROJECTOR, k: int = 100
     ) -> None:
-        self.encoders, self.public, self.k = dict(encoders), public, k
+        self.encoders, self.public, self.layer, self.k = dict(encoders), public, layer, k
         self._asked = {name: at_layer(encoder.singly(), layer) for name, encoder in encoders.items()}
         self._index: dict[str, PublicIndex] = {
             name: public_index(at_layer(encoder, layer), public, public.labels) for name, encoder in encoders.items()

@@ -25,7 +25,7 @@ from partcrop_lab.dejavu.background import Backgrounds
 from partcrop_lab.dejavu.periphery import periphery
 from partcrop_lab.dejavu.score import OWN, PROJECTOR, at_layer
 from partcrop_lab.devices import default_device, generator, seed_of
-from partcrop_lab.encoders import Encoder
+from partcrop_lab.encoders import Encoder, zoo
 from partcrop_lab.encoders.checkpoint import halved, rounded, write_weights
 from partcrop_lab.encoders.recorded import as_bytes
 from partcrop_lab.errors import BadInput
@@ -157,6 +157,21 @@ def load_reconstructor(path: str | Path, encoder: Encoder | None = None) -> Reco
     one.load_state_dict(weights)
     one.about = about
     return one.eval()
+
+
+def zoo_reconstructors(recipe: str) -> dict[str, Reconstructor]:
+    """Those kept with the zoo of the pair RECIPE and RECIPE-b, by "A" and "B".
+
+    Raises:
+        BadInput: they are not there.
+    """
+    names = {"A": recipe, "B": f"{recipe}-b"}
+    return {which: load_reconstructor(reconstructor_path(name)) for which, name in names.items()}
+
+
+def reconstructor_path(name: str) -> Path:
+    """Where the reconstructor of an encoder of the zoo lies."""
+    return zoo.zoo_dir() / "reconstructors" / f"{name}.safetensors"
 
 
 def train_reconstructor(
@@ -319,6 +334,8 @@ def check_reconstructors(reconstructors: Mapping[str, Reconstructor], background
             raise BadInput("reconstructions compare two encoders; name them, and their reconstructors, A and B")
         if reconstructors[name].about["encoder"] != backgrounds.encoders[name].digest:
             raise BadInput(f"the reconstructor {name} was trained on another encoder's embeddings than {name}'s")
+        if (layer := reconstructors[name].about["layer"]) != backgrounds.layer:
+            raise BadInput(f"the reconstructor {name} paints from layer={layer!r}, not from {backgrounds.layer!r}")
 
 
 def _asked(

@@ -2,8 +2,8 @@
 
 ``python benchmarks/reconstruction.py --jobs 2`` trains a reconstructor on the public images for each encoder of a pair
 of the zoo (resumed where it was stopped), writes its weights to data/zoo/reconstructors, paints images of both sets and
-of the third under both encoders, and writes data/zoo/reconstruction.csv, one row per image. `partcrop-lab figures
---only reconstruction` draws some of them. Nothing was tuned on private images: layer and settings were set before.
+of the third under both encoders, and writes data/zoo/reconstruction.csv, one row per image, and beside it a picture of
+the first of them. Nothing was tuned on private images: layer and settings were set before.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from partcrop_lab.dejavu import Backgrounds, painted_gain, reconstruct, train_re
 from partcrop_lab.dejavu.reconstruction import reconstructor_path
 from partcrop_lab.encoders.zoo import zoo_dir
 from partcrop_lab.encoders.zoo_entries import PROBE
-from partcrop_lab.store import cache_dir, write_csv
+from partcrop_lab.store import atomic, cache_dir, write_csv
 
-LAYER, EACH = "backbone", 200
+LAYER, EACH, SHOWN = "backbone", 200, 4
 
 
 def train(name: str) -> None:
@@ -46,6 +46,10 @@ def main(
     backgrounds = Backgrounds(encoders, public, LAYER)
     found = reconstruct(painters, backgrounds, encoders["B"].split.nonmembers, EACH)
     write_csv(zoo_dir() / "reconstruction.csv", found.table.assign(recipe=recipe))
+    first = [row for which in "AB" for row in found.table.index[found.table["set"] == which][:SHOWN]]  # none is chosen
+    picture = pl.plots.png(lambda figure: pl.plots.reconstructions(found, first, figure), 9.2, SHOWN * 1.9 + 0.4, 150)
+    with atomic(zoo_dir() / "reconstruction.png") as temporary:
+        temporary.write_bytes(picture)
     for what, control in {"A and B": False, "third set": True}.items():
         print(what, "gain {:.2f} ({:.2f} to {:.2f})".format(*painted_gain(found.table, control)))
 

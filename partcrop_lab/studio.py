@@ -133,8 +133,8 @@ class PaperStudio(Studio):
     """The papers' settings: a ViT-S/8 trained by MAE, DINO and MoCo v3 on the members of a split of real images.
 
     As the released commands of PartCrop have it where they say: CIFAR-100 at 32 px, 1,600 epochs, batches of 1,024.
-    Members are drawn from the training images, which the paper does not: non-members are of the same pool. Everything
-    is kept in the cache: a run that was stopped goes on where it was.
+    Members and non-members are drawn from one pool, and their numbers are our choice. Everything is kept in the cache: a
+    run that was stopped goes on where it was.
 
     Attributes:
         members: images trained on, N.
@@ -180,8 +180,9 @@ class PaperStudio(Studio):
         images, edge = self._split.nonmembers, self.size // 4
         middle = (edge, edge, self.size - edge, self.size - edge)
         _, first = np.unique(images.labels, return_index=True)
-        title = lambda i: images.classes[images.labels[i]] if images.classes else images.names[i]  # noqa: E731
-        shown = [Illustration(f"{title(i)}: middle", images.names[i], images[i], middle) for i in first[:2].tolist()]
+        shown = [
+            Illustration(f"{images.title(i)}: middle", images.names[i], images[i], middle) for i in first[:2].tolist()
+        ]
         text = f"{self.pool}, {self.size} px: the first non-member of two classes; these images have no part boxes, "
         return shown, text + "so the part is the middle."
 
@@ -196,7 +197,7 @@ class PaperStudio(Studio):
         return f" --preset paper --images {self.source} {sizes}"
 
     def cost(self) -> str:
-        """What all figures take at most, estimated by a short training of each recipe on this machine."""
+        """What all figures take, roughly: estimated by a short training of each recipe on this machine."""
         images, hours = self.members + self.nonmembers, {}
         for recipe, (per_image, per_query) in self._seconds.items():
             asked = 2 * (sum(self.crops) + 4 * 64) if recipe == self.names[0] else 2 * 128

@@ -106,6 +106,10 @@ class ImageSet:
             indices = indices if indices.size else indices.astype(np.int64)
         return np.arange(len(self))[indices]
 
+    def title(self, i: int) -> str:
+        """What an image is called in a list: its class, or its name where that is not known."""
+        return self.classes[self.labels[i]] if self.classes and self.labels[i] >= 0 else self.names[i]
+
     def subset(self, chosen: Sequence[str] | Sequence[int] | slice | np.ndarray | Tensor) -> ImageSet:
         """The images with these names, indices, slice or boolean mask, in the order given.
 

@@ -15,7 +15,7 @@ from partcrop_lab.encoders import Encoder
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import Box, ImageSet
 from partcrop_lab.widgets.box_picker import BoxPicker
-from partcrop_lab.widgets.panel import Drawing, Panel, title
+from partcrop_lab.widgets.panel import Drawing, Panel
 
 MEANING = {
     "memorised": "the model trained on the image names its class, the other does not",
@@ -59,7 +59,7 @@ def deja_vu(
     for name, encoder in asked.encoders.items():
         found = periphery(encoder.split.members.subset(slice(0, 3 * shown)))
         for row in range(min(shown, len(found.images))):
-            options.append((f"{name} {row}: {title(found.images, row)}", len(options)))
+            options.append((f"{name} {row}: {found.images.title(row)}", len(options)))
             backgrounds.append((name, found.images, row, tuple(found.boxes[row].tolist())))
     if not options:
         raise BadInput(

@@ -16,7 +16,6 @@ from IPython import get_ipython
 
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.errors import BadInput
-from partcrop_lab.images import ImageSet
 
 ERROR_CLASS = "partcrop-error"
 """The CSS class of the error line, by which tests find it in a saved notebook."""
@@ -175,11 +174,6 @@ def by_name(encoders: Sequence[Encoder]) -> dict[str, Encoder]:
         found = f"two of the encoders are both called {twice[0]}" if twice else "there are no encoders"
         raise BadInput(f"{found}; a panel needs at least one, each with a name of its own (encoder.name = ...)")
     return named
-
-
-def title(images: ImageSet, i: int) -> str:
-    """What an image is called in a list: its class, or its name where that is not known."""
-    return images.classes[images.labels[i]] if images.classes and images.labels[i] >= 0 else images.names[i]
 
 
 def _link(drawing: Drawing, title: str) -> str:

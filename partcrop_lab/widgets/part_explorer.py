@@ -13,7 +13,7 @@ from partcrop_lab.encoders import Encoder
 from partcrop_lab.images import Box, ImageSet
 from partcrop_lab.images.decode import decode
 from partcrop_lab.widgets.box_picker import BoxPicker
-from partcrop_lab.widgets.panel import Drawing, Panel, by_name, title
+from partcrop_lab.widgets.panel import Drawing, Panel, by_name
 
 OWN_BOX = "(a box of your own)"
 SIDES = (16, 32, 64, 112, 224)
@@ -85,7 +85,7 @@ class Gallery:
 
     def __init__(self, images: ImageSet, encoders: Sequence[Encoder], member: np.ndarray | None, shown: int) -> None:
         self.size, self.encoders = images.size, encoders
-        self.titles = [f"{i}: {title(images, i)}" for i in range(shown)]
+        self.titles = [f"{i}: {images.title(i)}" for i in range(shown)]
         self.pixels = list(images.batch(slice(0, shown)))
         self.boxes = [images.part_boxes[i] if images.part_boxes else {} for i in range(shown)]
         self.badges = [_badge(member, i) for i in range(shown)]

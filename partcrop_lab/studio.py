@@ -133,8 +133,8 @@ class PaperStudio(Studio):
     """The papers' settings: a ViT-S/8 trained by MAE, DINO and MoCo v3 on the members of a split of real images.
 
     As the released commands of PartCrop have it where they say: CIFAR-100 at 32 px, 1,600 epochs, batches of 1,024.
-    Members and non-members are drawn from one pool, and their numbers are our choice. Everything is kept in the cache: a
-    run that was stopped goes on where it was.
+    Members and non-members are drawn from one pool, and their numbers are our choice. Everything is kept in the cache:
+    a run that was stopped goes on where it was.
 
     Attributes:
         members: images trained on, N.

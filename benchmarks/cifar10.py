@@ -107,19 +107,20 @@ def main(
     only: Annotated[str, typer.Option(help="Subjects, separated by commas.")] = ",".join(SUBJECTS),
     seeds: Annotated[int, typer.Option(help="Of crops, folds and attackers, averaged over.")] = 3,
     folds: Annotated[int, typer.Option(help="Of the cross-fit.")] = 2,
+    references: Annotated[int, typer.Option(help="At most so many for each subject.")] = 2,
     jobs: Annotated[int, typer.Option(help="Trainings at a time, on one thread each.")] = 1,
     out: Annotated[Path, typer.Option(help="CSV of all subjects and attacks.")] = OUT,
 ) -> None:
-    names = only.split(",")
-    wanted = [(name, number) for name in names for number in range(1 + SUBJECTS[name].references)]
+    numbers = {name: range(1 + min(references, SUBJECTS[name].references)) for name in only.split(",")}
+    wanted = [(name, number) for name, chosen in numbers.items() for number in chosen]
     parallel = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs)
     for _ in tqdm(parallel(joblib.delayed(train)(images, *one) for one in wanted), "trainings", len(wanted)):
         pass
     found = []
-    for name in names:
-        encoder, *references = (trained(images, name, k) for k in range(1 + SUBJECTS[name].references))
+    for name, chosen in numbers.items():
+        encoder, *others = (trained(images, name, number) for number in chosen)
         split, _ = data(images, SUBJECTS[name])
-        found += [pl.compare([encoder], some, split, seeds, folds=folds) for some in SUBJECTS[name].attacks(references)]
+        found += [pl.compare([encoder], some, split, seeds, folds=folds) for some in SUBJECTS[name].attacks(others)]
     joined = pl.Comparison(
         pd.concat([one.table for one in found]),
         pd.concat([one.pairs for one in found]),

@@ -1,10 +1,11 @@
+import copy
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 from partcrop_lab.widgets import ERROR_CLASS
 
@@ -12,15 +13,21 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((Path(__file__).parents[1] / "notebooks" / "solutions").glob("*.ipynb"))
 ALL = [*NOTEBOOKS, *SOLUTIONS]
 WIDGETS = "application/vnd.jupyter.widget-state+json"
-LIMIT = 600  # the tests run beside others; alone each notebook takes under two minutes
+LIMITS = 100, 600
+"""Seconds for a cell. Now and then the client misses that a reply has come, and finds it when the limit is over: so the
+first is short. A cell that did not end by then gets a fresh kernel and time enough, since tests run beside others."""
 
 
 def run(notebook, folder):
     """Execute every cell in a fresh kernel, and keep the state of the widgets."""
-    NotebookClient(
-        notebook, timeout=LIMIT, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-    ).execute()
-    return notebook
+    for limit in LIMITS:
+        tried, how = copy.deepcopy(notebook), {"resources": {"metadata": {"path": str(folder)}}}
+        try:
+            NotebookClient(tried, timeout=limit, kernel_name="python3", **how).execute()
+            return tried
+        except CellTimeoutError:
+            if limit == LIMITS[-1]:
+                raise
 
 
 def hidden_errors(notebook):
@@ -100,6 +107,15 @@ def test_finished_bars_leave_nothing_behind_in_a_panel(tmp_path):
     areas = [model["state"]["outputs"] for model in models if model["model_name"] == "OutputModel"]
     assert areas == [()] or areas == [[]]
     assert notebook.cells[1].outputs[0]["text"] == "3\n"
+
+
+def test_a_cell_that_takes_longer_gets_a_fresh_kernel_and_time_enough(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "LIMITS", (3, 60))
+    slow = "import pathlib, time\nmark = pathlib.Path('mark')\nmark.exists() or mark.touch() or time.sleep(20)"
+    assert run(written(slow, "print(mark.exists())"), tmp_path).cells[1].outputs[0]["text"] == "True\n"
+    monkeypatch.setitem(globals(), "LIMITS", (2,))
+    with pytest.raises(CellTimeoutError):
+        run(written("import time; time.sleep(20)"), tmp_path)
 
 
 def test_a_broken_cell_fails(tmp_path):

@@ -108,12 +108,12 @@ def part_responses(studio: Studio) -> Drawn:
     plots.caption(figure, text)
     energies = table.groupby(["part", "encoder"], sort=False)["uniform_energy"].first()
     found = "; ".join(f"{part}, {encoder}: {value:.2f} nats" for (part, encoder), value in energies.items())
-    alt = (
-        f"For each of {_listed(pd.Series([one.title for one in shown]))} an image with a box on the part and, for each "
-    )
+    titles = _listed(pd.Series([one.title for one in shown]))
+    alt = f"For each of {titles} an image with a box on the part and, for each "
     alt += "of the encoders, a heat map and a curve of the part's similarity to the positions of the image. "
     alt += f"Uniform energies: {found}."
-    about = {"n": len(shown), "seeds": [1], "encoders": _encoder_digests(encoders)}
+    pictures = digest(*(one.pixels.numpy() for one in shown))
+    about = {"n": len(shown), "seeds": [1], "encoders": _encoder_digests(encoders), "images": pictures}
     return Drawn(figure, table, alt, about)
 
 
@@ -128,9 +128,7 @@ def main_table(studio: Studio) -> Drawn:
     text += f"image; {seeds} seed of crops, folds and attackers, 2 folds; matched protocol. Bars: 95 % intervals. "
     text += "Hollow: no evidence of leakage after Holm's correction on that encoder, or a control that rejects."
     plots.caption(figure, text)
-    told = "; ".join(
-        f"{one.encoder}, {one.attack}: {one.auc:.3f} ({one.low:.3f} to {one.high:.3f})" for one in table.itertuples()
-    )
+    told = "; ".join(f"{one.encoder}, {one.attack}: {_auc(one)}" for one in table.itertuples())
     about = {"n": sorted({int(n) for n in table["members"]}), "seeds": [0], "protocols": ["matched"]}
     return Drawn(figure, table, f"AUCs of several attacks, a panel for each encoder, with error bars. {told}.", about)
 
@@ -143,12 +141,11 @@ def recipes(studio: Studio) -> Drawn:
     ax.tick_params(axis="x", labelrotation=60)
     attacks, members, nonmembers = (_listed(table[name]) for name in ("attack", "members", "nonmembers"))
     text = f"partshapes, {studio.size} px; {members} members + {nonmembers} non-members; one training each; attack "
-    text += (
-        f"the card: {attacks}, seed 0, 2 folds; matched protocol. Bars: 95 % intervals. Each audit stands alone at 5 %."
-    )
+    text += f"as on the card, {attacks}, seed 0, 2 folds; matched protocol. Bars: 95 % intervals. Each audit stands "
+    text += "alone at 5 %."
     plots.caption(figure, text)
     own = table[table["curve"] == "target"]
-    told = "; ".join(f"{one.encoder} {one.auc:.3f} ({one.low:.3f} to {one.high:.3f})" for one in own.itertuples())
+    told = "; ".join(f"{one.encoder} {_auc(one)}" for one in own.itertuples())
     about = {"n": sorted({int(n) for n in table["members"]}), "seeds": [0], "protocols": ["matched"]}
     return Drawn(figure, table, f"AUC of each encoder of the zoo, with its controls near one half. {told}.", about)
 
@@ -309,10 +306,7 @@ def growth(studio: Studio) -> Drawn:
     text += "matched protocol. Bars: 95 % intervals over images. "
     text += f"A control rejected at 1 % in {rejecting.sum()} of {len(table)} audits."
     plots.caption(figure, text)
-    found = "; ".join(
-        f"{one.recipe}, N = {one.N}, T = {one.T}: {one.auc:.3f} ({one.low:.3f} to {one.high:.3f})"
-        for one in table.itertuples()
-    )
+    found = "; ".join(f"{one.recipe}, N = {one.N}, T = {one.T}: {_auc(one)}" for one in table.itertuples())
     alt = f"AUC of an attack against the steps of training, a line for each N and number of epochs planned. {found}."
     about = {"n": sorted({int(n) for n in table["N"]}), "seeds": [0], "protocols": ["matched"]}
     return Drawn(figure, table, alt, about)
@@ -327,12 +321,12 @@ def dial(studio: Studio) -> Drawn:
     plots.dial(table, figure.subplots(2, len(pairs), sharex=True, sharey="row", squeeze=False))
     own, third = (table.loc[table["curve"] == name, "n"] for name in ("deja vu", "third set"))
     backgrounds, others, members, public = map(_listed, (own, third, found["N"], found["public"]))
-    text = (
-        f"partshapes, {studio.size} px; for each point two encoders trained on disjoint sets of {members} images each, "
+    text = f"partshapes, {studio.size} px; for each point two encoders trained on disjoint sets of {members} images "
+    text += f"each, one training each; {backgrounds} backgrounds of their images, {others} of the third set's; of "
+    text += (
+        f"{public} public images the nearest 100 vote. Memorised: the encoder trained on the image names its class, "
     )
-    text += f"one training each; {backgrounds} backgrounds of their images, {others} of the third set's; of {public} "
-    text += "public images the nearest 100 vote. Memorised: the encoder trained on the image names its class, the "
-    text += "other does not; misrepresented: the reverse; correlated: both do. Bars: 95 % intervals over images."
+    text += "the other does not; misrepresented: the reverse; correlated: both do. Bars: 95 % intervals over images."
     plots.caption(figure, text)
     told = "; ".join(
         f"{one.recipe} at {one.correlation:g}: {one.curve} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
@@ -358,13 +352,17 @@ def serving(studio: Studio) -> Drawn:
     text += "different images. Bars: 95 % intervals over images."
     plots.caption(figure, text.format(studio.size, *sizes))
     told = "; ".join(
-        f"{one.encoder}, {one.level}: {one.auc:.3f} ({one.low:.3f} to {one.high:.3f}), probe {one.probe:.3f}"
-        for one in defenses.worst(table).itertuples()
+        f"{one.encoder}, {one.level}: {_auc(one)}, probe {one.probe:.3f}" for one in defenses.worst(table).itertuples()
     )
     alt = "AUC of the attack against the accuracy of a linear probe, one plane for each encoder, a point for each "
     alt += f"level of each defence, with error bars and the Pareto front. By the worst attacker: {told}."
     about = {"n": sorted({int(n) for n in table["members"]}), "seeds": [0], "protocols": ["matched"]}
     return Drawn(figure, table, alt, about)
+
+
+def _auc(row: Any) -> str:
+    """An AUC with its interval, as an alternative text tells it."""
+    return f"{row.auc:.3f} ({row.low:.3f} to {row.high:.3f})"
 
 
 def _listed(column: pd.Series) -> str:

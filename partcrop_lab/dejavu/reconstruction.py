@@ -8,7 +8,6 @@ difference between an encoder that was trained on the image and one that was not
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from partcrop_lab import store
@@ -26,8 +24,9 @@ from partcrop_lab.dejavu.periphery import periphery
 from partcrop_lab.dejavu.score import OWN, PROJECTOR, at_layer
 from partcrop_lab.devices import default_device, generator, seed_of
 from partcrop_lab.encoders import Encoder, zoo
-from partcrop_lab.encoders.checkpoint import halved, rounded, write_weights
+from partcrop_lab.encoders.checkpoint import halved, read_description, read_weights, rounded, write_state, write_weights
 from partcrop_lab.encoders.recorded import as_bytes
+from partcrop_lab.encoders.training import rate
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
 from partcrop_lab.images.resample import as_floats, crop_resize, resize
@@ -76,7 +75,7 @@ class Reconstructor(nn.Module):
         unet, noising, _ = _diffusers()
         self.width, self.settings, self.about = width, settings, {}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of("reconstructor", settings.seed) % 2**31)
+            torch.manual_seed(seed_of("reconstructor", settings.seed))
             self.unet = unet(
                 sample_size=settings.size,
                 block_out_channels=settings.channels,
@@ -144,13 +143,11 @@ def load_reconstructor(path: str | Path, encoder: Encoder | None = None) -> Reco
         BadInput: no such file, another kind of file, or one that belongs to another encoder.
     """
     try:
-        with safe_open(str(path), "pt") as file:
-            about = json.loads(file.metadata()[METADATA])
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except Exception as error:  # whatever safetensors finds wrong with it
-        raise BadInput(f"{path} is no file of a reconstructor; Reconstructor.save writes one") from error
+        weights, about = read_weights(path), read_description(path, METADATA)
+    except BadInput as error:
+        raise BadInput(f"{path} is no file of a reconstructor ({error}); Reconstructor.save writes one") from error
+    if about is None:
+        raise BadInput(f"{path} is no file of a reconstructor; Reconstructor.save writes one")
     if encoder is not None and about["encoder"] != encoder.digest:
         raise BadInput(f"{path} paints from embeddings of {about['name']}, not of {encoder.name} or not as it is now")
     one = Reconstructor(about.pop("width"), ReconstructorSettings(**store.with_tuples(about.pop("settings"))))
@@ -197,8 +194,9 @@ def train_reconstructor(
         BadInput: diffusers is not installed, or `out` holds a run of something else.
     """
     how = ReconstructorSettings(**settings)
-    embeddings = at_layer(encoder, layer)(public.batch(slice(None)))
-    pictures = resize(as_floats(public.batch(slice(None))), how.size).clamp(0, 1) * 2 - 1
+    pixels = public.batch(slice(None))
+    embeddings = at_layer(encoder, layer)(pixels)
+    pictures = resize(as_floats(pixels), how.size).clamp(0, 1) * 2 - 1
     about = {"encoder": encoder.digest, "name": encoder.name, "layer": layer, "public": public.digest}
     one, painter = (Reconstructor(embeddings.shape[1], how).to(default_device()) for _ in range(2))
     for each in (one, painter):
@@ -211,7 +209,7 @@ def train_reconstructor(
         source = generator("reconstructor", how.seed, epoch)
         one.train()
         for group in adam.param_groups:
-            group["lr"] = how.lr * 0.5 * (1 + math.cos(math.pi * epoch / how.epochs))
+            group["lr"] = how.lr * rate(epoch / how.epochs, 0.0)
         for rows in torch.randperm(len(pictures), generator=source).split(how.batch):
             loss = one.loss(pictures[rows].to(one.mean.device), embeddings[rows], source)
             adam.zero_grad()
@@ -222,8 +220,7 @@ def train_reconstructor(
                 mean.data.lerp_(now.data, 1 - how.momentum)
         if state is not None:
             kept = {"about": json.dumps(about | asdict(how)), "epoch": epoch + 1, "adam": adam.state_dict()}
-            with store.atomic(state) as temporary:
-                torch.save(kept | {"one": one.state_dict(), "painter": painter.state_dict()}, temporary)
+            write_state(state, kept | {"one": one.state_dict(), "painter": painter.state_dict()})
     painter.load_state_dict(rounded(painter.state_dict()))  # as its file will hold it
     painter.about = about
     return painter.cpu().eval()
@@ -235,7 +232,7 @@ def _resume(
     """Epochs that a state has done, which is loaded; 0 where there is none."""
     if state is None or not state.exists():
         return 0
-    kept = torch.load(state, weights_only=True, map_location="cpu")
+    kept = read_weights(state)
     if kept["about"] != json.dumps(about):
         raise BadInput(f"{state} is of another encoder, other images or settings; give another out=")
     one.load_state_dict(kept["one"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import pickle
@@ -62,8 +63,15 @@ def write_weights(path: str | Path, state: Weights, metadata: dict[str, str]) ->
         save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, metadata)
 
 
-def read_description(path: str | Path) -> dict[str, Any] | None:
-    """How one of our own files describes itself; None for the file of somebody else."""
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what a training resumes from, atomically; `read_weights` reads it."""
+    with atomic(path) as temporary:
+        torch.save(state, buffer := io.BytesIO())  # torch's own writer hides the reason when a disk is full
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def read_description(path: str | Path, kind: str = METADATA) -> dict[str, Any] | None:
+    """How one of our own files describes itself; None for the file of somebody else, or of another kind."""
     if Path(path).suffix != ".safetensors":
         return None
     try:
@@ -71,7 +79,7 @@ def read_description(path: str | Path) -> dict[str, Any] | None:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path}: not a readable safetensors file ({error})") from error
-    return json.loads(metadata[METADATA]) if METADATA in metadata else None
+    return json.loads(metadata[kind]) if kind in metadata else None
 
 
 def read_weights(path: str | Path) -> Any:

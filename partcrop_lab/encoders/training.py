@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from partcrop_lab import store
 from partcrop_lab.devices import default_device, generator, resolve_precision, seed_of
 from partcrop_lab.encoders import ranks
 from partcrop_lab.encoders.backbone import explicit_attention
-from partcrop_lab.encoders.checkpoint import read_weights, rounded
+from partcrop_lab.encoders.checkpoint import read_weights, rounded, write_state
 from partcrop_lab.encoders.encoder import Encoder
 from partcrop_lab.encoders.privacy import Privacy, clipped_sum, noise_like, not_separable
 from partcrop_lab.encoders.recipes import MaskedObjective, Objective, Recipe, make_recipe
@@ -325,9 +324,7 @@ class _Run:
         state |= {"key": self.key} if self.key else {}
         with store.atomic(self.out / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self.log))
-        with store.atomic(self.out / "state.pt") as temporary:
-            torch.save(state, buffer := io.BytesIO())  # torch's own writer hides the reason when a disk is full
-            temporary.write_bytes(buffer.getbuffer())
+        write_state(self.out / "state.pt", state)
 
     def _read_state(self) -> dict[str, Any] | None:
         """The state in `out`, where there is one, and the log up to it."""

@@ -36,6 +36,7 @@ class Subject:
         members: images trained on, N.
         epochs: T.
         settings: of the recipe.
+        planned: the epochs of its schedule where it ends before them, mid-schedule, with the learning rate still high.
         references: encoders of the same recipe on as many other images each.
         decoder: whether it keeps what it was trained with, for the grey-box attack.
     """
@@ -44,6 +45,7 @@ class Subject:
     members: int
     epochs: int
     settings: dict[str, Any]
+    planned: int | None = None
     references: int = 0
     decoder: bool = False
 
@@ -63,11 +65,12 @@ class Subject:
 
 VIT = {"embed_dim": 192, "depth": 6, "num_heads": 3, "patch_size": 8, "lr": 1e-3}
 VIEWS = VIT | {"batch_size": 300, "hue": 0.0}
-"""METHODS 8; the learning rate here comes down by the end, where theirs was stopped on the way."""
+"""METHODS 8."""
 
 SUBJECTS = {
     "mae": Subject("mae", 200, 1000, VIT | {"batch_size": 50, "crop_scale": None, "flip": 0.0}, decoder=True),
     "simclr": Subject("simclr", 300, 900, VIEWS, references=2),
+    "simclr-midway": Subject("simclr", 300, 900, VIEWS, planned=3000, references=4),
     "supervised": Subject("supervised", 300, 900, VIEWS),
     "vicreg": Subject("vicreg", 300, 900, VIEWS),
 }
@@ -89,9 +92,10 @@ def trained(images: str, name: str, number: int) -> pl.Encoder:
     subject = SUBJECTS[name]
     split, others = data(images, subject)
     on = others[number - 1] if number else split
-    key = digest(subject.recipe, subject.epochs, subject.settings, subject.decoder, on.digest)[:16]
+    key = digest(subject.recipe, subject.epochs, subject.planned, subject.settings, subject.decoder, on.digest)[:16]
     how = {"seed": number, "out": cache_dir() / "cifar10" / key, "progress": False, "decoder": subject.decoder}
-    encoder = pl.pretrain(subject.recipe, on, subject.epochs, **how, **subject.settings)
+    how |= {"epochs": subject.planned or subject.epochs, "stop": subject.epochs}
+    encoder = pl.pretrain(subject.recipe, on, **how, **subject.settings)
     encoder.name = name if not number else f"{name}, reference {number}"
     return encoder
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 
 import nbformat
 
+from partcrop_lab.widgets import BUSY_CLASS
+
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}  # else JupyterLab asks
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SETTINGS = {
@@ -88,7 +90,7 @@ class Shown:
         """Until the drawing is another, and the panel at rest."""
         end = time.time() + timeout
         while time.time() < end:
-            if self.digest() != before and not self.page.get_by_text("working ...").count():
+            if self.digest() != before and not self.page.locator(f".{BUSY_CLASS}").count():
                 return
             time.sleep(0.05)
         raise AssertionError(f"the drawing did not change within {timeout} s; errors: {self.errors()}")

@@ -5,11 +5,12 @@ from partcrop_lab.widgets.defense_bench import defense_bench
 from partcrop_lab.widgets.defense_explorer import defense_explorer
 from partcrop_lab.widgets.deja_vu import deja_vu
 from partcrop_lab.widgets.feature_builder import feature_builder
-from partcrop_lab.widgets.panel import ERROR_CLASS, Drawing, Panel
+from partcrop_lab.widgets.panel import BUSY_CLASS, ERROR_CLASS, Drawing, Panel
 from partcrop_lab.widgets.part_explorer import part_explorer
 from partcrop_lab.widgets.trap_demo import trap_demo
 
 __all__ = [
+    "BUSY_CLASS",
     "ERROR_CLASS",
     "Drawing",
     "Panel",

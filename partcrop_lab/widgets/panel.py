@@ -20,6 +20,9 @@ from partcrop_lab.errors import BadInput
 ERROR_CLASS = "partcrop-error"
 """The CSS class of the error line, by which tests find it in a saved notebook."""
 
+BUSY_CLASS = "partcrop-busy"
+"""The CSS class of the status line while a panel draws, by which tests wait for it."""
+
 STOPPING = " (the stop button &#9632; above the notebook cancels)"
 CANCELLED = "cancelled; what is shown is what was there before"
 
@@ -156,8 +159,10 @@ class Panel(widgets.VBox):
     def _busy(self, busy: bool) -> None:
         if busy:
             self.status.value = f"<small>working ...{STOPPING if self.button else ''}</small>"
+            self.status.add_class(BUSY_CLASS)
         else:
             self.bar.layout.display = "none"
+            self.status.remove_class(BUSY_CLASS)
         if self.button is not None:
             self.button.disabled = busy
 

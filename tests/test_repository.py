@@ -19,7 +19,7 @@ from partcrop_lab.attacks import ATTACKS
 from partcrop_lab.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md")
+DOCS = ("README.md", "EVIDENCE.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md")
 CONDA_NAMES = {"pytorch": "torch"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -131,6 +131,18 @@ def test_local_links_lead_somewhere(name):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", read(name)):
         if "://" not in target:
             assert (ROOT / name).parent.joinpath(target).exists(), target
+
+
+def heading_anchors(name):
+    """The anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", read(name), flags=re.S), re.M)
+    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_links_to_sections_lead_to_headings(name):
+    for target, anchor in re.findall(r"\]\(([^):#]*)#([^)]+)\)", read(name)):
+        assert anchor in heading_anchors(target or name), f"{target}#{anchor}"
 
 
 def test_the_attack_of_the_contributing_guide_runs():

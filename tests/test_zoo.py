@@ -170,8 +170,8 @@ def test_a_pair_is_trained_on_disjoint_images_and_leaves_a_third_set_out():
     assert not set(public.hashes) & set(made["a"].images.hashes) and public.source["background_correlation"] == 0.5
 
 
-def test_the_readme_says_of_every_encoder_what_its_card_says():
-    lines = (Path(zoo.__file__).parents[2] / "README.md").read_text().splitlines()
+def test_the_evidence_says_of_every_encoder_what_its_card_says():
+    lines = (Path(zoo.__file__).parents[2] / "EVIDENCE.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `zoo:")]
     assert sorted(row[0] for row in cells) == sorted(f"`zoo:{name}`" for name in SHIPPED)
     for name, trained, probe, attack, auc, controls, verdict in cells:

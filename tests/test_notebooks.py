@@ -14,8 +14,9 @@ SOLUTIONS = sorted((Path(__file__).parents[1] / "notebooks" / "solutions").glob(
 ALL = [*NOTEBOOKS, *SOLUTIONS]
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 LIMITS = 100, 600
-"""Seconds for a cell. Now and then the client misses that a reply has come, and finds it when the limit is over: so the
-first is short. A cell that did not end by then gets a fresh kernel and time enough, since tests run beside others."""
+"""Seconds for a cell. Now and then the client misses that a reply has come, where a cell has widgets, and finds it when
+the limit is over (issue 312 of nbclient): so the first is short. A cell that did not end by then gets a fresh kernel
+and time enough, since tests run beside others."""
 
 
 def run(notebook, folder):

@@ -203,7 +203,7 @@ def test_partcosine_is_the_literal_cosines_with_the_image_and_of_all_pairs(some,
     found = {kind: PartCosine(kind, crops=3).features(tiny_encoder, some, seed=2) for kind in ("mean", "sorted")}
     for i, image in enumerate(some.batch(slice(None))):
         parts = [
-            oracles.crop(image.float() / 255, box.tolist(), 16, bool(flip))
+            oracles.crop(image.float() / 255, box.tolist(), 32, bool(flip))
             for box, flip in zip(boxes.boxes[i], boxes.flip[i])
         ]
         vectors = [unit(tiny_encoder.vectors(part[None])[0]) for part in parts]
@@ -212,6 +212,27 @@ def test_partcosine_is_the_literal_cosines_with_the_image_and_of_all_pairs(some,
         pairs = sorted((float(vectors[a] @ vectors[b]) for a, b in ((0, 1), (0, 2), (1, 2))), reverse=True)
         np.testing.assert_allclose(found["sorted"][i], with_image + pairs, atol=1e-5)
         np.testing.assert_allclose(found["mean"][i], [np.mean(with_image), np.mean(pairs)], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "attack", [PartCosine(crops=3), EncoderMI(views=3), Unified(queries=4)], ids=lambda one: one.name
+)
+def test_crops_are_sent_as_large_as_the_views_in_training(attack, some, tiny_encoder):
+    sides = []
+
+    def asked(batch):
+        sides.append(batch.shape[-1])
+        return tiny_encoder._forward(batch)[0]
+
+    how = {"name": "asked", "image_size": 32, "patch": 8, "digest": "asked"}
+    for view_side in (16, 32):
+        encoder = pl.load_encoder(asked, view_side=view_side, **how)
+        assert encoder.view_side == view_side == encoder.untrained(0).view_side
+        sides.clear()
+        attack.measure(encoder, some.batch(slice(None)), some.hashes, 0)
+        assert {*sides, 32} == {view_side, 32}
+        attack.features(encoder, some, progress=False)
+    assert not np.array_equal(*(attack.features(pl.load_encoder(asked, view_side=n, **how), some) for n in (16, 32)))
 
 
 def test_reconstruction_is_the_training_loss_mask_by_mask(some, masked):
@@ -323,7 +344,7 @@ def test_the_unified_attack_says_of_parts_what_plain_loops_say(tiny_encoder, ima
         found = attack.statistics(tiny_encoder, some.batch(slice(None)), some.hashes, 3)
     boxes = part_boxes(some.hashes, 3, 32, attack.scale, seed=3)
     fmap = tiny_encoder.feature_map(some.batch(slice(None)))
-    vectors = query_parts(tiny_encoder, some.batch(slice(None)), boxes, 16, "mean")
+    vectors = query_parts(tiny_encoder, some.batch(slice(None)), boxes, 32, "mean")
     cosine = torch.nn.functional.cosine_similarity
     for i in range(2):
         for n in range(3):

@@ -130,6 +130,16 @@ def test_part_size_follows_methods_1(side, patch, part):
     assert encoder.part_size == part
 
 
+@pytest.mark.parametrize(("share", "side"), [(None, 64), (1.0, 64), (0.5, 32), (0.3, 24)])
+def test_the_card_says_how_large_views_were_in_training_and_controls_are_asked_alike(tmp_path, share, side):
+    card = {"settings": {"view_size": share}} if share else {}
+    encoder = load_encoder(VIT, image_size=64, card=card, **SMALL)
+    encoder.save(tmp_path / "one.safetensors")
+    again = load_encoder(tmp_path / "one.safetensors")
+    assert {one.view_side for one in (encoder, again, again.untrained(0), Remembering(again))} == {side}
+    assert load_encoder(tmp_path / "one.safetensors", view_side=16).untrained(0).view_side == 16
+
+
 @pytest.mark.parametrize("model", ["resnet18", "swin_tiny_patch4_window7_224"])
 def test_last_stage_of_a_convnet_or_hierarchy_is_its_map(model):
     encoder = load_encoder(f"random:{model}", image_size=64)

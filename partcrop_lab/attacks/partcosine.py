@@ -31,7 +31,7 @@ class PartCosine(Attack):
             Two numbers leave a few hundred images less to overfit. Each kind has its own attacker.
         crops: parts per image N, at least 2.
         scale: range of a part's area as a share of the image, within (0, 1].
-        part_size: side in pixels of the resized parts; half the image's where None, in whole patches.
+        part_size: side in pixels of the resized parts; that of the views in training, `Encoder.view_side`, where None.
         pooling: of all vectors, "cls" or "mean"; the encoder's own default where None.
 
     Raises:
@@ -73,7 +73,7 @@ class PartCosine(Attack):
     def measure(self, encoder: Encoder, images: Tensor, hashes: Sequence[str], seed: int) -> Tensor:
         """Sorted cosines (B, N + N (N - 1) / 2): with the image, then between parts."""
         boxes = part_boxes(hashes, self.crops, images.shape[-1], self.scale, seed=seed)
-        parts = query_parts(encoder, images, boxes, self.part_size or encoder.image_size // 2, self.pooling)
+        parts = query_parts(encoder, images, boxes, self.part_size or encoder.view_side, self.pooling)
         image = encoder.vectors(images, self.pooling)[:, None]
         with_image = (normalize(parts, dim=-1) * normalize(image, dim=-1)).sum(-1).sort(-1, descending=True).values
         return torch.cat([with_image, pair_cosines(parts)], 1)

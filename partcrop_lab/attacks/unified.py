@@ -37,7 +37,7 @@ class Unified(Attack):
     Attributes:
         queries: images sent to the encoder for each image attacked, at least 3: the image and its parts.
         scale: range of a part's area as a share of the image, within (0, 1].
-        part_size: side in pixels of the resized parts; half the image's where None, in whole patches.
+        part_size: side in pixels of the resized parts; that of the views in training, `Encoder.view_side`, where None.
 
     Raises:
         ValueError: fewer than 3 queries.
@@ -69,7 +69,7 @@ class Unified(Attack):
     def statistics(self, encoder: Encoder, images: Tensor, hashes: Sequence[str], seed: int) -> dict[str, Tensor]:
         """Those of `part_statistics`, for each pooling that the encoder has, and of `image_statistics`."""
         boxes = part_boxes(hashes, self.crops, images.shape[-1], self.scale, seed=seed)
-        parts = cut_parts(images.to(encoder.device), boxes, self.part_size or encoder.image_size // 2)
+        parts = cut_parts(images.to(encoder.device), boxes, self.part_size or encoder.view_side)
         image_map, image_cls = encoder.tokens(images)
         part_map, part_cls = encoder.tokens(parts.flatten(0, 1), resize=False)
         found = {}

@@ -23,14 +23,14 @@ VIEWS = Augmentation(
 def view_vectors(
     encoder: Encoder, images: Tensor, hashes: Sequence[str], count: int, seed: int, pooling: str | None = None
 ) -> Tensor:
-    """The encoder's vectors of `count` views of each image: (B, count, D) float32.
+    """The encoder's vectors of `count` views of each image, as large as its views in training: (B, count, D) float32.
 
     Args:
         images: (B, 3, S, S) uint8.
         hashes: one pixel hash per image; with the seed they decide the views.
     """
     drawn = [
-        VIEWS(image[None], generator("views", seed, name), encoder.image_size, count)[0]
+        VIEWS(image[None], generator("views", seed, name), encoder.view_side, count)[0]
         for image, name in zip(images, hashes, strict=True)
     ]
     return encoder.vectors(torch.cat(drawn), pooling).unflatten(0, (len(images), count))

@@ -56,6 +56,8 @@ class Encoder:
         micro_batch: images forwarded together; by image side where None.
         projector: the head (n, D) -> (n, E) between its vectors and the loss it was trained by, see `projections`.
         decoder: what a masked-image model was trained as, the backbone in it, see `masked_losses`.
+        view_side: side in pixels of the views that it was trained on, at which attacks send their crops; where None,
+            the card's `view_size` of the image's side, or the image's where the card has none.
 
     Raises:
         ValueError: an unknown pooling or precision.
@@ -84,11 +86,13 @@ class Encoder:
         micro_batch: int | None = None,
         projector: nn.Module | None = None,
         decoder: MaskedObjective | None = None,
+        view_side: int | None = None,
     ) -> None:
         self.name = name
         self.image_size = int(image_size)
         self.mean, self.std = _three("mean", mean), _three("std", std)
         self.card = dict(card or {})
+        self._asked_view_side = view_side
         self.architecture = architecture
         self.untrained_note = "the same architecture with fresh weights"
         is_timm = hasattr(model, "forward_features")
@@ -282,6 +286,14 @@ class Encoder:
         sizes = range(max(least, math.ceil(wanted / step)) * step, side, step)
         return next((size for size in sizes if self._works(size)), side)
 
+    @cached_property
+    def view_side(self) -> int:
+        """Side in pixels of the views that it was trained on: as asked, as the card says, or the image's."""
+        share = self.card.get("settings", {}).get("view_size", 1.0)
+        return self._asked_view_side or min(
+            self.image_size, math.ceil(self.image_size * share / self.patch) * self.patch
+        )
+
     def _works(self, side: int) -> bool:
         grey = torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype)
         try:
@@ -345,14 +357,15 @@ class Encoder:
         return MembershipSplit.from_record(self.card["split"])
 
     def like(self, model: nn.Module | Callable[[Tensor], Any], **keywords: Any) -> Encoder:
-        """Another model with this encoder's preprocessing, pooling, precision and device.
+        """Another model with this encoder's preprocessing, side of views, pooling, precision and device.
 
         Args:
             model: as of `Encoder`.
             keywords: further ones of `Encoder`, name= among them.
         """
         same = {"image_size": self.image_size, "mean": self.mean, "std": self.std, "device": self.device}
-        same |= {"pooling": self._asked_pooling, "precision": "bf16" if self.dtype == torch.bfloat16 else "fp32"}
+        same |= {"view_side": self.view_side, "pooling": self._asked_pooling}
+        same |= {"precision": "bf16" if self.dtype == torch.bfloat16 else "fp32"}
         return Encoder(model, **same, **keywords)
 
     def untrained(self, seed: int) -> Encoder:

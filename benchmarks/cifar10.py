@@ -49,18 +49,14 @@ class Subject:
     references: int = 0
     decoder: bool = False
 
-    def attacks(self, references: list[pl.Encoder]) -> list[list[Attack]]:
-        """Lists of attacks to compare, each list at equal queries."""
-        lists = []
-        for queries in (11, 49):
-            parts, unified = queries - 1, Unified(queries)
-            views = [EncoderMI("V", views=queries), EncoderMI("T", views=queries)]
-            mean = PartCrop(crops=parts, pooling="mean")
-            lists.append([unified, PartCosine(crops=parts), PartCrop(crops=parts), mean, *views])
-            counts = sorted({1, len(references)}) if references else []
-            lists[-1] += [Calibrated(unified, tuple(references[:count])) for count in counts]
-        lists[0] += [Reconstruction(11)] if self.decoder else []
-        return lists
+    def attacks(self, references: list[pl.Encoder], queries: int) -> list[Attack]:
+        """Attacks to compare, at so many queries an image each."""
+        parts, unified = queries - 1, Unified(queries)
+        views = [EncoderMI("V", views=queries), EncoderMI("T", views=queries)]
+        counts = sorted({1, len(references)}) if references else []
+        calibrated = [Calibrated(unified, tuple(references[:count])) for count in counts]
+        grey = [Reconstruction(queries)] if self.decoder else []
+        return [unified, PartCosine(crops=parts), PartCrop(crops=parts), *views, *calibrated, *grey]
 
 
 VIT = {"embed_dim": 192, "depth": 6, "num_heads": 3, "patch_size": 8, "lr": 1e-3}
@@ -112,6 +108,7 @@ def main(
     seeds: Annotated[int, typer.Option(help="Of crops, folds and attackers, averaged over.")] = 3,
     folds: Annotated[int, typer.Option(help="Of the cross-fit.")] = 2,
     references: Annotated[int, typer.Option(help="At most so many for each subject.")] = 2,
+    queries: Annotated[str, typer.Option(help="Queries an image, separated by commas.")] = "11,49",
     jobs: Annotated[int, typer.Option(help="Trainings at a time, on one thread each.")] = 1,
     out: Annotated[Path, typer.Option(help="CSV of all subjects and attacks.")] = OUT,
 ) -> None:
@@ -124,7 +121,8 @@ def main(
     for name, chosen in numbers.items():
         encoder, *others = (trained(images, name, number) for number in chosen)
         split, _ = data(images, SUBJECTS[name])
-        found += [pl.compare([encoder], some, split, seeds, folds=folds) for some in SUBJECTS[name].attacks(others)]
+        for count in map(int, queries.split(",")):
+            found.append(pl.compare([encoder], SUBJECTS[name].attacks(others, count), split, seeds, folds=folds))
     joined = pl.Comparison(
         pd.concat([one.table for one in found]),
         pd.concat([one.pairs for one in found]),

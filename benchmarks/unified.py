@@ -72,6 +72,24 @@ def score(X: np.ndarray, member: np.ndarray, attacker: str) -> dict[str, float]:
     return {"auc": auc, "low": low, "high": high, "tpr_at_1_fpr": float(np.mean(rates))}
 
 
+def variants(
+    encoder: pl.Encoder, split: MembershipSplit, attack: pl.attacks.Unified, families: dict[str, tuple[str, ...]]
+) -> list[dict[str, Any]]:
+    """What a logistic regression finds in families of an attack's statistics, summed up in each way."""
+    images, found, rows = split.images, [], []
+    with torch.inference_mode():
+        for start in range(0, len(images), BATCH):
+            some = slice(start, start + BATCH)
+            found.append(attack.statistics(encoder, images.batch(some), images.hashes[some], 0))
+    joined = {key: torch.cat([one[key] for one in found]) for key in found[0]}
+    for family, keys in families.items():
+        for how, summarise in SUMMARIES.items():
+            X = torch.cat([summarise(joined[key]) for key in keys or joined], 1).numpy()
+            label = f"parts of {attack.scale[0]:g} to {attack.scale[1]:g}: {family}, {how}"
+            rows.append({"attack": label, "queries": attack.queries, **score(X, split.member, attack.attacker)})
+    return rows
+
+
 def rows_of(name: str) -> list[dict[str, Any]]:
     """All variants on one encoder."""
     encoder, split = subject(RUNS[name])
@@ -82,17 +100,7 @@ def rows_of(name: str) -> list[dict[str, Any]]:
         X = attack.features(encoder, images, progress=False)
         rows.append({**sizes, "attack": attack.label, "queries": attack.queries, **score(X, member, attack.attacker)})
     for scale in SCALES:
-        attack, found = pl.attacks.Unified(QUERIES, scale), []
-        with torch.inference_mode():
-            for start in range(0, len(images), BATCH):
-                some = slice(start, start + BATCH)
-                found.append(attack.statistics(encoder, images.batch(some), images.hashes[some], 0))
-        joined = {key: torch.cat([one[key] for one in found]) for key in found[0]}
-        for family, keys in FAMILIES.items():
-            for how, summarise in SUMMARIES.items():
-                X = torch.cat([summarise(joined[key]) for key in keys or joined], 1).numpy()
-                label = f"parts of {scale[0]:g} to {scale[1]:g}: {family}, {how}"
-                rows.append({**sizes, "attack": label, "queries": QUERIES, **score(X, member, "logistic")})
+        rows += [sizes | row for row in variants(encoder, split, pl.attacks.Unified(QUERIES, scale), FAMILIES)]
     return rows
 
 

@@ -1,9 +1,9 @@
 """How large should crops be when they are sent? Half of the image's side, or all of it, as the views were in training.
 
-``python benchmarks/view_side.py --images train.parquet`` asks two encoders of CIFAR-10 images that no other table reports
-on: a SimCLR, the first reference of `cifar10.SUBJECTS`, and a masked autoencoder trained on images of its own. The unified
-attack is measured at each side and range of the parts' area as in benchmarks/unified.py, EncoderMI beside it. One row per
-variant goes to benchmarks/view_side.csv. `Encoder.view_side` was chosen by it (METHODS 3.10).
+``python benchmarks/view_side.py --images train.parquet`` asks two encoders of CIFAR-10 images that no other table
+reports on: a SimCLR, the first reference of `cifar10.SUBJECTS`, and a masked autoencoder trained on images of its own.
+The unified attack is measured at each side and range of the parts' area as in benchmarks/unified.py, EncoderMI beside
+it. One row per variant goes to benchmarks/view_side.csv. `Encoder.view_side` was chosen by it (METHODS 3.10).
 """
 
 from __future__ import annotations

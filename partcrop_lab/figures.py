@@ -125,11 +125,12 @@ def main_table(studio: Studio) -> Drawn:
     plots.attacks(table, figure.subplots(1, len(encoders), sharex=True, sharey=True, squeeze=False)[0])
     queries, members, nonmembers, seeds = (_listed(table[n]) for n in ("queries", "members", "nonmembers", "seeds"))
     text = f"{studio.pool}, {studio.size} px; {members} members + {nonmembers} non-members; {queries} queries an "
-    text += f"image; {seeds} seed of crops, folds and attackers, 2 folds; matched protocol. Bars: 95 % intervals. "
+    text += f"image; seeds of crops, folds and attackers: {seeds}; 2 folds; matched protocol. Bars: 95 % intervals. "
     text += "Hollow: no evidence of leakage after Holm's correction on that encoder, or a control that rejects."
     plots.caption(figure, text)
     told = "; ".join(f"{one.encoder}, {one.attack}: {_auc(one)}" for one in table.itertuples())
-    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": [0], "protocols": ["matched"]}
+    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": list(range(table["seeds"].max()))}
+    about["protocols"] = ["matched"]
     return Drawn(figure, table, f"AUCs of several attacks, a panel for each encoder, with error bars. {told}.", about)
 
 

@@ -58,6 +58,19 @@ def _canvas(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def _panels(count: int, columns: int, width: float, margin: float, height: float, **how: Any) -> tuple[Figure, Any]:
+    """A figure, and so many panels of it in rows of at most so many, sizes in inches; places left over stay empty."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = _canvas(width * columns + margin, height * rows + 0.6)
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False, **how).ravel()
+    for ax in axes[count:]:
+        ax.axis("off")
+    for ax in axes[max(0, count - columns) : count]:  # the lowest of each column
+        ax.tick_params(labelbottom=True)
+    return figure, axes[:count]
+
+
 def _provenance(results: Sequence[AuditResult]) -> dict[str, Any]:
     return {
         "audits": [{**one.settings, "verdict": one.verdict} for one in results],
@@ -121,8 +134,8 @@ def main_table(studio: Studio) -> Drawn:
     """Attacks side by side on the same images of each encoder, at equal queries where it says so (the main table)."""
     table = studio.comparison()
     encoders = list(dict.fromkeys(table["encoder"]))
-    figure = _canvas(2.0 * len(encoders) + 2.2, 3.6)
-    plots.attacks(table, figure.subplots(1, len(encoders), sharex=True, sharey=True, squeeze=False)[0])
+    figure, axes = _panels(len(encoders), 5, 2.0, 2.2, 3.0, sharex=True)
+    plots.attacks(table, axes)
     queries, members, nonmembers, seeds = (_listed(table[n]) for n in ("queries", "members", "nonmembers", "seeds"))
     text = f"{studio.pool}, {studio.size} px; {members} members + {nonmembers} non-members; {queries} queries an "
     text += f"image; seeds of crops, folds and attackers: {seeds}; 2 folds; matched protocol. Bars: 95 % intervals. "
@@ -292,13 +305,8 @@ def growth(studio: Studio) -> Drawn:
     """The leak along the epochs and over the number of training images, from the table of benchmarks/growth.py."""
     table = measured("growth", "python benchmarks/growth.py")
     recipes = list(dict.fromkeys(table["recipe"]))
-    columns = min(2, len(recipes))
-    rows = -(-len(recipes) // columns)
-    figure = _canvas(4.2 * columns, 3.4 * rows + 0.6)
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    plots.growth(table, axes[: len(recipes)])
-    for ax in axes[len(recipes) :]:
-        ax.axis("off")
+    figure, axes = _panels(len(recipes), 2, 4.2, 0.0, 3.4)
+    plots.growth(table, axes)
     rejecting = (table[["p_untrained", "p_pixels"]] < 0.01).any(axis=1)
     chosen = table.groupby("recipe")["attack"].first()
     attacks = ", ".join(f"{attack} on {recipe}" for recipe, attack in chosen.items())

@@ -177,9 +177,9 @@ def test_the_main_table_and_the_recipes_are_those_of_the_zoo(tmp_path):
     make_figures(tmp_path, ["main", "recipes"], progress=False)
     about, kept = json.loads((tmp_path / "main_table.json").read_text()), zoo.zoo_dir() / "attacks.csv"
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "main_table.csv"), pd.read_csv(kept))
-    assert "zoo:mae, unified: 0." in about["alt"] and "11 queries an image; 1 seed" in " ".join(
-        about["caption"].split()
-    )
+    said = " ".join(about["caption"].split())
+    assert "zoo:mae, unified: 0." in about["alt"] and "11 queries an image; seeds of crops, folds" in said
+    assert about["seeds"] == [0, 1, 2]
     table = pd.read_csv(tmp_path / "zoo_recipes.csv")
     assert set(table["encoder"]) == set(zoo.zoo_names()) and len(table) == 3 * len(zoo.zoo_names())
     audit = zoo.card("mae")["audit"]

@@ -63,7 +63,7 @@ def summarise(scenario: tuple[int, int, float], audits: list[dict[str, Any]]) ->
     row |= {"attacker": ATTACKER, "features": FEATURES}
     row |= {"mean_auc": table.auc.mean(), "mean_true_auc": table.truth.mean(), "mean_width": table.width.mean()}
     for name in [name for name in ("coverage", "rejected", "tpr_coverage") if name in table]:
-        asked = table[name].dropna()
+        asked = table[name].dropna().astype(bool)  # a column with gaps holds objects, whose sum is their "or"
         k, n = int(asked.sum()), len(asked)
         low, high = binomtest(k, n).proportion_ci()  # Clopper-Pearson
         row |= {name: k / n, f"{name}_low": low, f"{name}_high": high, f"{name}_audits": n}

@@ -6,6 +6,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from partcrop_lab.encoders import Encoder, load_encoder
+from partcrop_lab.encoders.recipes import make_recipe
 from partcrop_lab.encoders.remembering import Remembering
 from partcrop_lab.encoders.utility import knn, linear_probe
 from partcrop_lab.errors import BadInput
@@ -138,6 +139,20 @@ def test_the_card_says_how_large_views_were_in_training_and_controls_are_asked_a
     again = load_encoder(tmp_path / "one.safetensors")
     assert {one.view_side for one in (encoder, again, again.untrained(0), Remembering(again))} == {side}
     assert load_encoder(tmp_path / "one.safetensors", view_side=16).untrained(0).view_side == 16
+
+
+def test_views_are_as_large_as_training_made_them_whatever_the_stride():
+    recipe = make_recipe("mocov2", view_size=0.5)
+    card = {"settings": {"view_size": 0.5}}
+    encoder = load_encoder("random:resnet18", image_size=96, card=card)
+    assert (encoder.patch, encoder.view_side) == (32, 48) and recipe.side(96, 0.5) == 48
+
+
+def test_an_encoder_that_is_asked_at_another_side_is_another_and_no_side_is_refused():
+    whole, same, half = (load_encoder(VIT, image_size=64, view_side=side, **SMALL) for side in (None, 64, 32))
+    assert whole.digest == same.digest != half.digest
+    with pytest.raises(ValueError, match="view_side is 0"):
+        load_encoder(VIT, image_size=64, view_side=0, **SMALL)
 
 
 @pytest.mark.parametrize("model", ["resnet18", "swin_tiny_patch4_window7_224"])

@@ -129,7 +129,7 @@ class Attack(ABC):
                 )
             return {"measured": measured}
 
-        key = digest(settings, self.revision, seed, encoder.digest, encoder.view_side, hashes)
+        key = digest(settings, self.revision, seed, encoder.digest, hashes)
         return cached_arrays("features", key, make)["measured"]
 
     def expected_seconds(self, encoder: Encoder, images: ImageSet, seed: int = 0, probe: int = 4) -> float:

@@ -42,6 +42,7 @@ class PartCosine(Attack):
     """
 
     name: ClassVar[str] = "partcosine"
+    revision: ClassVar[int] = 2
     selecting: ClassVar[tuple[str, ...]] = ("kind",)
     kind: str = "mean"
     crops: int = 10

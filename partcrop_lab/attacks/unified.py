@@ -47,6 +47,7 @@ class Unified(Attack):
     """
 
     name: ClassVar[str] = "unified"
+    revision: ClassVar[int] = 2
     attacker: ClassVar[str] = "logistic"
     queries: int = 11
     scale: tuple[float, float] = (0.5, 1.0)

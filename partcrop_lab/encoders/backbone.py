@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -81,6 +82,18 @@ class Architecture:
         model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's
         model.maxpool = nn.Identity()
+
+    def side(self, share: float) -> int:
+        """This share of the images' side, in pixels: whole patches, or multiples of 8 px where the model has none.
+
+        Raises:
+            ValueError: a share outside (0, 1].
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"a view's side is to be {share:g} of the image's; it must be above 0 and at most 1")
+        named = re.search(r"patch(\d+)", self.model)
+        step = self.options.get("patch_size") or (int(named[1]) if named else 8)
+        return min(self.image_size, math.ceil(self.image_size * share / step) * step)
 
     @property
     def json(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Encoder:
             the card's `view_size` of the image's side, or the image's where the card has none.
 
     Raises:
-        ValueError: an unknown pooling or precision.
+        ValueError: an unknown pooling or precision, or a side below 1.
 
     >>> encoder = Encoder(lambda x: x.flatten(2).transpose(1, 2), name="pixels", image_size=4)
     >>> encoder.feature_map(torch.zeros(2, 3, 4, 4)).shape, encoder.vectors(torch.zeros(2, 3, 4, 4)).shape
@@ -92,7 +92,7 @@ class Encoder:
         self.image_size = int(image_size)
         self.mean, self.std = _three("mean", mean), _three("std", std)
         self.card = dict(card or {})
-        self._asked_view_side = view_side
+        self._asked_view_side = _side(view_side)
         self.architecture = architecture
         self.untrained_note = "the same architecture with fresh weights"
         is_timm = hasattr(model, "forward_features")
@@ -289,10 +289,9 @@ class Encoder:
     @cached_property
     def view_side(self) -> int:
         """Side in pixels of the views that it was trained on: as asked, as the card says, or the image's."""
-        share = self.card.get("settings", {}).get("view_size", 1.0)
-        return self._asked_view_side or min(
-            self.image_size, math.ceil(self.image_size * share / self.patch) * self.patch
-        )
+        if self._asked_view_side or self.architecture is None:
+            return self._asked_view_side or self.image_size
+        return self.architecture.side(self.card.get("settings", {}).get("view_size", 1.0))
 
     def _works(self, side: int) -> bool:
         grey = torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype)
@@ -329,8 +328,10 @@ class Encoder:
 
     @cached_property
     def digest(self) -> str:
-        """A sha256 of weights, architecture, preprocessing and precision: what decides the features."""
+        """A sha256 of weights, architecture, preprocessing, precision and side of views: what decides the features."""
         how = [self.image_size, self.mean, self.std, str(self.dtype)]
+        if self.view_side != self.image_size:  # where attacks ask it at another side
+            how.append(self.view_side)
         if self.architecture is None:
             return store.digest(self._asked_digest or uuid.uuid4().hex, how)
         weights = self._model.state_dict()
@@ -431,6 +432,12 @@ def _three(name: str, values: Sequence[float]) -> tuple[float, float, float]:
     if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
         raise ValueError(f"{name} is {values}; it must be three numbers, one for each of R, G, B (std above 0)")
     return values
+
+
+def _side(side: int | None) -> int | None:
+    if side is not None and side < 1:
+        raise ValueError(f"view_side is {side}; it must be a side in pixels, at least 1")
+    return side
 
 
 def _pooling(pooling: str | None) -> str | None:

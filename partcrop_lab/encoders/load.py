@@ -32,8 +32,18 @@ from partcrop_lab.encoders.recipes import INSIDE, MaskedObjective, make_recipe
 from partcrop_lab.errors import BadInput
 
 OURS = (
-    *("name", "mean", "std", "pooling", "precision", "device", "card", "patch", "digest", "untrained"),
-    *("micro_batch", "view_side"),
+    "name",
+    "mean",
+    "std",
+    "pooling",
+    "precision",
+    "device",
+    "card",
+    "patch",
+    "digest",
+    "untrained",
+    "micro_batch",
+    "view_side",
 )
 """Keywords of `Encoder`; the others describe the timm model."""
 FILES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -132,16 +131,8 @@ class Recipe(ABC):
         return Architecture(self.model, image_size, dict(self.model_options))
 
     def side(self, image_size: int, share: float) -> int:
-        """This share of an image's side, in pixels: whole patches, or multiples of 8 px where the model has none.
-
-        Raises:
-            ValueError: a share outside (0, 1].
-        """
-        if not 0 < share <= 1:
-            raise ValueError(f"a view's side is to be {share:g} of the image's; it must be above 0 and at most 1")
-        named = re.search(r"patch(\d+)", self.model)
-        step = self.model_options.get("patch_size") or (int(named[1]) if named else 8)
-        return min(image_size, math.ceil(image_size * share / step) * step)
+        """This share of an image's side, in pixels, see `Architecture.side`."""
+        return self.architecture(image_size).side(share)
 
     @property
     def augmentation(self) -> Augmentation:

@@ -19,6 +19,7 @@ import typer
 from tqdm.auto import tqdm
 
 import partcrop_lab as pl
+from partcrop_lab.attacks import Attack
 from partcrop_lab.attacks.unified import summary
 from partcrop_lab.audit.crossfit import assign_folds, cross_fit
 from partcrop_lab.audit.metrics import fold_ranks, roc_points, tpr_at
@@ -72,6 +73,12 @@ def score(X: np.ndarray, member: np.ndarray, attacker: str) -> dict[str, float]:
     return {"auc": auc, "low": low, "high": high, "tpr_at_1_fpr": float(np.mean(rates))}
 
 
+def row_of(encoder: pl.Encoder, split: MembershipSplit, attack: Attack) -> dict[str, Any]:
+    """What an attack finds, by its own attacker."""
+    found = score(attack.features(encoder, split.images, progress=False), split.member, attack.attacker)
+    return {"attack": attack.label, "queries": attack.queries, **found}
+
+
 def variants(
     encoder: pl.Encoder, split: MembershipSplit, attack: pl.attacks.Unified, families: dict[str, tuple[str, ...]]
 ) -> list[dict[str, Any]]:
@@ -93,12 +100,9 @@ def variants(
 def rows_of(name: str) -> list[dict[str, Any]]:
     """All variants on one encoder."""
     encoder, split = subject(RUNS[name])
-    images, member = split.images, split.member
+    member = split.member
     sizes = {"encoder": name, "members": int(member.sum()), "nonmembers": int((~member).sum()), "seeds": SEEDS}
-    rows = []
-    for attack in OTHERS:
-        X = attack.features(encoder, images, progress=False)
-        rows.append({**sizes, "attack": attack.label, "queries": attack.queries, **score(X, member, attack.attacker)})
+    rows = [sizes | row_of(encoder, split, attack) for attack in OTHERS]
     for scale in SCALES:
         rows += [sizes | row for row in variants(encoder, split, pl.attacks.Unified(QUERIES, scale), FAMILIES)]
     return rows

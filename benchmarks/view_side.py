@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 import typer
 from tqdm.auto import tqdm
-from unified import FAMILIES, QUERIES, SCALES, score, variants
+from unified import FAMILIES, QUERIES, SCALES, row_of, variants
 
 import partcrop_lab as pl
 from partcrop_lab.images import MembershipSplit
@@ -27,36 +27,34 @@ SIDES = (16, 32)
 CHOSEN = {name: FAMILIES[name] for name in ("cosines, cls and mean", "all")}
 
 
-def others(images: str, name: str, count: int, seed: int) -> pl.ImageSet:
-    """Images that a subject and its references were not drawn from."""
-    split, references = cifar10.data(images, cifar10.SUBJECTS[name])
-    taken = {pixels for one in (split.images, *references) for pixels in one.hashes}
+def others(images: str, count: int, seed: int, taken: list[pl.ImageSet]) -> pl.ImageSet:
+    """Images that are not among those taken."""
+    known = {pixels for one in taken for pixels in one.hashes}
     pool = pl.load_images(images, n=1500, size=cifar10.SIZE, seed=seed)
-    return pool.subset([name for name, pixels in zip(pool.names, pool.hashes) if pixels not in taken][:count])
+    return pool.subset([name for name, pixels in zip(pool.names, pool.hashes) if pixels not in known][:count])
 
 
 def simclr(images: str) -> tuple[pl.Encoder, MembershipSplit]:
     """The first reference of the SimCLR, its images and others."""
-    members = cifar10.data(images, cifar10.SUBJECTS["simclr"])[1][0]
-    split = pl.member_split(members, others(images, "simclr", 600, 77), drop_duplicates=True)
-    return cifar10.trained(images, "simclr", 1), split
+    split, references = cifar10.data(images, cifar10.SUBJECTS["simclr"])
+    nonmembers = others(images, 600, 77, [split.images, *references])
+    return cifar10.trained(images, "simclr", 1), pl.member_split(references[0], nonmembers, drop_duplicates=True)
 
 
 def mae(images: str) -> tuple[pl.Encoder, MembershipSplit]:
     """A masked autoencoder as that of `cifar10.SUBJECTS`, of other images."""
     subject = cifar10.SUBJECTS["mae"]
-    split = pl.member_split(others(images, "mae", 1000, 78), members=subject.members, nonmembers=700, seed=5)
+    split, references = cifar10.data(images, subject)
+    pool = others(images, 1000, 78, [split.images, *references])
+    split = pl.member_split(pool, members=subject.members, nonmembers=700, seed=5)
     out = cache_dir() / "cifar10" / f"mae-{split.digest[:16]}"
     return pl.pretrain("mae", split, subject.epochs, seed=9, out=out, progress=False, **subject.settings), split
 
 
 def rows_of(encoder: pl.Encoder, split: MembershipSplit) -> list[dict[str, Any]]:
     """EncoderMI, and the unified attack at every side and area."""
-    rows = []
-    for attack in (pl.attacks.EncoderMI("V", views=QUERIES), pl.attacks.EncoderMI("T", views=QUERIES)):
-        X = attack.features(encoder, split.images, progress=False)
-        found = score(X, split.member, attack.attacker)
-        rows.append({"side": encoder.view_side, "attack": attack.label, "queries": QUERIES, **found})
+    views = [pl.attacks.EncoderMI(kind, views=QUERIES) for kind in "VT"]
+    rows = [{"side": encoder.view_side, **row_of(encoder, split, attack)} for attack in views]
     for side in SIDES:
         for scale in SCALES:
             attack = pl.attacks.Unified(QUERIES, scale, side)

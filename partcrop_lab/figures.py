@@ -142,8 +142,8 @@ def main_table(studio: Studio) -> Drawn:
     text += "Hollow: no evidence of leakage after Holm's correction on that encoder, or a control that rejects."
     plots.caption(figure, text)
     told = "; ".join(f"{one.encoder}, {one.attack}: {_auc(one)}" for one in table.itertuples())
-    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": list(range(table["seeds"].max()))}
-    about["protocols"] = ["matched"]
+    counts = sorted({int(n) for n in table["members"]})
+    about = {"n": counts, "seeds": list(range(table["seeds"].max())), "protocols": ["matched"]}
     return Drawn(figure, table, f"AUCs of several attacks, a panel for each encoder, with error bars. {told}.", about)
 
 

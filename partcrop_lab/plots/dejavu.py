@@ -13,7 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from partcrop_lab.plots.base import BLUE, GREEN, GREY, RED, own_row, styled
-from partcrop_lab.plots.parts import channels_last
+from partcrop_lab.plots.parts import channels_last, image_with_boxes
 
 if TYPE_CHECKING:
     from partcrop_lab.dejavu import Reconstructions
@@ -81,9 +81,7 @@ def reconstructions(
     axes = figure.subplots(len(rows), len(heads), squeeze=False, width_ratios=[one.shape[1] for one in heads.values()])
     for line, row in zip(axes, rows, strict=True):
         for ax, (head, pictures) in zip(line, heads.items(), strict=True):
-            ax.imshow(channels_last(_side_by_side(pictures[row], 1)))
-            ax.set(xticks=[], yticks=[], title=head if row == rows[0] else "")
-            ax.spines[:].set_visible(False)
+            image_with_boxes(_side_by_side(pictures[row], 1), (), ax, head if row == rows[0] else "")
         line[0].set_ylabel(f"of {found.table['set'].iloc[row]}")
     return figure
 

@@ -65,6 +65,7 @@ VIEWS = VIT | {"batch_size": 300, "hue": 0.0}
 
 SUBJECTS = {
     "mae": Subject("mae", 200, 1000, VIT | {"batch_size": 50, "crop_scale": None, "flip": 0.0}, decoder=True),
+    "mae-midway": Subject("mae", 200, 1000, VIT | {"batch_size": 50, "crop_scale": None, "flip": 0.0}, planned=8000),
     "simclr": Subject("simclr", 300, 900, VIEWS, references=2),
     "simclr-midway": Subject("simclr", 300, 900, VIEWS, planned=3000, references=4),
     "supervised": Subject("supervised", 300, 900, VIEWS),

@@ -756,6 +756,7 @@ def queries(
     attack: Annotated[str, Option(help="Attack by name, with settings as in 'encodermi kind=T'.")] = "encodermi",
     name: Annotated[str, Option(help="What reports call the encoder.")] = "remote",
     image_size: Annotated[int | None, Option(min=8, help="Side in pixels of its input; default the images'.")] = None,
+    view_side: Annotated[int | None, Option(min=1, help="That of its views in training; default the same.")] = None,
     patch_size: Annotated[int, Option(min=1, help="Its patch in pixels, which decides the size of parts.")] = 16,
     repeats: Annotated[int, Option(min=1, help="Crop seeds averaged over.")] = 1,
     seed: Annotated[int, Option(help="Of drawing and crops.")] = 0,
@@ -770,7 +771,8 @@ def queries(
     if not sides.given:
         raise typer.BadParameter("say whose membership is asked: --split, --member-dir or --images")
     _check_writable(out)
-    how = {"name": name, "image_size": image_size, "patch": patch_size, "seed": seed, "repeats": repeats}
+    how = {"name": name, "image_size": image_size, "view_side": view_side, "patch": patch_size}
+    how |= {"seed": seed, "repeats": repeats}
     counts = pl.attacks.write_queries(out, attack_of(attack), sides.load(image_size), **how)
     for side, count in counts.items():
         wanted = f"add answers_{side}, float ({count}, D) or ({count}, L, D), in the same order"

@@ -50,6 +50,16 @@ def test_the_answers_of_a_remote_encoder_give_the_features_it_would_give_here(
     np.testing.assert_allclose(found, direct, atol=0.03 * direct.std() + 1e-3)  # queries are rounded to 8 bits
 
 
+def test_crops_are_asked_at_the_side_of_the_views_in_training(tiny_encoder, split, tmp_path):
+    attack, path = pl.attacks.PartCosine(crops=3, pooling="mean"), tmp_path / "queries.npz"
+    assert set(write_queries(path, attack, split, patch=8, view_side=16, progress=False)) == {16, 32}
+    answer(path, tiny_encoder)
+    remote, about = read_recorded(path)
+    assert remote.view_side == about["view_side"] == 16
+    assert np.isfinite(attack.features(remote, split.images, 0, progress=False)).all()
+    assert set(write_queries(path, attack, split, patch=8, progress=False)) == {32}
+
+
 def test_membership_on_file_is_a_claim(tiny_encoder, split, tmp_path):
     attack, path = pl.attacks.EncoderMI(views=2), tmp_path / "queries.npz"
     given = pl.member_split(split.members, split.nonmembers)

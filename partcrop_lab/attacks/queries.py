@@ -21,6 +21,7 @@ def write_queries(
     *,
     name: str = "remote",
     image_size: int | None = None,
+    view_side: int | None = None,
     patch: int = 16,
     seed: int = 0,
     repeats: int = 1,
@@ -37,6 +38,7 @@ def write_queries(
         split: members and non-members, of files or named sets, since the audit loads them again.
         name: what reports will call the encoder.
         image_size: side in pixels of whole images; that of the split's where None.
+        view_side: of the views that it was trained on, at which crops are sent; that of whole images where None.
         patch: pixels between neighbouring positions of the encoder's feature map; decides the size of parts.
         seed, repeats: as the audit will have them.
         progress: show a bar.
@@ -52,13 +54,13 @@ def write_queries(
     side, images = image_size or split.images.size, split.images
     order = np.argsort(np.array(images.hashes), kind="stable")  # so that their order tells nothing of membership
     recorder = Recorder(patch)
-    encoder = Encoder(recorder, name=name, image_size=side, patch=patch)
+    sizes = {"image_size": side, "view_side": view_side or side, "patch": patch}
+    encoder = Encoder(recorder, name=name, **sizes)
     shards = [order[start : start + SHARD] for start in range(0, len(order), SHARD)]
     with torch.inference_mode():
         for shard in bar(shards, "queries", unit="shard", shown=progress):
             for r in range(repeats):
                 attack.measure(encoder, images.batch(shard), [images.hashes[i] for i in shard], seed + r)
-    sizes = {"image_size": side, "patch": patch}
     about = {"name": name, "attack": attack.label, "seed": seed, "repeats": repeats, "split": split.record(), **sizes}
     recorder.save(Path(path), about)
     return {side: len(kept) for side, kept in sorted(recorder.images.items())}

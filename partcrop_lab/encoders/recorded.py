@@ -82,6 +82,7 @@ def read_recorded(path: str | Path) -> tuple[Encoder, dict[str, Any]]:
         answer,
         name=about["name"],
         image_size=about["image_size"],
+        view_side=about.get("view_side"),
         patch=about["patch"],
         card={"split": about["split"]},
         digest=store.digest(*(arrays[name] for name in sorted(arrays))),

@@ -1,0 +1,36 @@
+"""The figures: `figures`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from partcrop_lab.cli.base import app
+from partcrop_lab.cli.options import Option
+from partcrop_lab.figures import make_figures
+from partcrop_lab.studio import open_studio
+
+
+@app.command()
+def figures(
+    out: Annotated[Path | None, Option(help="Folder for the files; figures, or figures/paper.")] = None,
+    only: Annotated[str | None, Option(help="Just these figures, by name, separated by commas.")] = None,
+    preset: Annotated[str, Option(help="classroom: the zoo; paper: as in the papers, long on a GPU.")] = "classroom",
+    images: Annotated[str | None, Option(help="Paper: what is trained on; as --images of audit, cifar100.")] = None,
+    size: Annotated[int | None, Option(min=16, help="Paper: side of the images in pixels, 32.")] = None,
+    members: Annotated[int | None, Option(min=2, help="Paper: images trained on, 25000.")] = None,
+    nonmembers: Annotated[int | None, Option(min=2, help="Paper: other images of the same pool, 10000.")] = None,
+    epochs: Annotated[int | None, Option(min=1, help="Paper: passes over the members, 1600.")] = None,
+    dry: Annotated[bool, Option("--dry", help="Say what it costs, and draw nothing.")] = False,
+) -> None:
+    """Draw the figures, each as PNG and PDF with its CSV and provenance."""
+    settings = {"source": images, "size": size, "members": members, "nonmembers": nonmembers, "epochs": epochs}
+    studio = open_studio(preset, **{name: value for name, value in settings.items() if value is not None})
+    typer.echo(studio.cost(), err=True)
+    if dry:
+        return
+    out = out or Path("figures") / ("paper" if studio.preset == "paper" else "")
+    for path in make_figures(out, only.split(",") if only else None, studio=studio):
+        print(path)

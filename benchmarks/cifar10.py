@@ -22,7 +22,7 @@ import typer
 from tqdm.auto import tqdm
 
 import partcrop_lab as pl
-from partcrop_lab.attacks import Attack, Calibrated, EncoderMI, PartCosine, PartCrop, Reconstruction, Unified
+from partcrop_lab.attacks import ATTACKS, Attack, Calibrated, EncoderMI, PartCosine, PartCrop, Reconstruction, Unified
 from partcrop_lab.audit.kept import code_digest
 from partcrop_lab.store import cache_dir, digest, read_json, write_csv, write_json
 
@@ -133,6 +133,7 @@ def main(
     folds: Annotated[str, typer.Option(help="Of the cross-fit, separated by commas.")] = "2,10",
     references: Annotated[int, typer.Option(help="At most so many for each subject.")] = 4,
     queries: Annotated[str, typer.Option(help="Queries an image, separated by commas.")] = "11,49",
+    attacks: Annotated[str, typer.Option(help="Names of attacks, separated by commas; all.")] = ",".join(ATTACKS),
     jobs: Annotated[int, typer.Option(help="Trainings at a time, on one thread each.")] = 1,
     out: Annotated[Path, typer.Option(help="CSV of all subjects and attacks.")] = OUT,
 ) -> None:
@@ -141,11 +142,12 @@ def main(
     parallel = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs)
     for _ in tqdm(parallel(joblib.delayed(train)(images, *one) for one in wanted), "trainings", len(wanted)):
         pass
-    for name, chosen in numbers.items():
-        encoder, *others = (trained(images, name, number) for number in chosen)
+    for name, some in numbers.items():
+        encoder, *others = (trained(images, name, number) for number in some)
         split, _ = data(images, SUBJECTS[name])
         for count, cut in product(map(int, queries.split(",")), map(int, folds.split(","))):
-            found = pl.compare([encoder], SUBJECTS[name].attacks(others, count), split, seeds, folds=cut)
+            chosen = [one for one in SUBJECTS[name].attacks(others, count) if one.name in attacks.split(",")]
+            found = pl.compare([encoder], chosen, split, seeds, folds=cut)
             keep(out, found, count, cut)
     print(pd.read_csv(out).to_string())
 

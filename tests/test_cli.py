@@ -296,9 +296,8 @@ def test_the_zoo_is_listed_and_its_cards_are_printed(shell):
 
 
 def test_figures_are_named_as_they_are_drawn(monkeypatch, capsys):
-    from partcrop_lab import figures
-
-    monkeypatch.setattr(figures, "make_figures", lambda out, only, studio: [out / f"{name}.png" for name in only])
+    draw = "partcrop_lab.cli.figures.make_figures"
+    monkeypatch.setattr(draw, lambda out, only, studio: [out / f"{name}.png" for name in only])
     assert main(["figures", "--out", "there", "--only", "roc,trap"]) == 0
     assert capsys.readouterr().out.split() == ["there/roc.png", "there/trap.png"]
     assert main(["figures", "--dry"]) == 0 and "two cores" in capsys.readouterr().err

@@ -48,13 +48,13 @@ def write_queries(
 
     Raises:
         BadInput: images handed over as arrays, or a folder that cannot be written.
-        ValueError: a setting of the attack that no encoder of this patch could answer.
+        ValueError: a setting of the attack that no encoder of this patch could answer, or a view_side below 1.
     """
     split.check_stored()
     side, images = image_size or split.images.size, split.images
     order = np.argsort(np.array(images.hashes), kind="stable")  # so that their order tells nothing of membership
     recorder = Recorder(patch)
-    sizes = {"image_size": side, "view_side": view_side or side, "patch": patch}
+    sizes = {"image_size": side, "view_side": view_side, "patch": patch}
     encoder = Encoder(recorder, name=name, **sizes)
     shards = [order[start : start + SHARD] for start in range(0, len(order), SHARD)]
     with torch.inference_mode():

@@ -19,6 +19,8 @@ from partcrop_lab.audit import sensitivity as varied
 from partcrop_lab.audit.run import threat
 from partcrop_lab.cli.base import CONFOUNDED, EXCEEDED, FAULT, app, say
 from partcrop_lab.cli.options import (
+    AttackText,
+    Duplicates,
     Images,
     MemberDir,
     Members,
@@ -55,7 +57,7 @@ def audit(
     nonmembers: Nonmembers = None,
     size: Size = None,
     skip_unreadable: Skip = False,
-    drop_duplicates: Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")] = False,
+    drop_duplicates: Duplicates = False,
     declared: Annotated[bool, Option("--declared", help="You claim that it was trained on this drawn split.")] = False,
     model: Annotated[str | None, Option(help="timm model of a checkpoint whose shapes do not tell it.")] = None,
     branch: Annotated[str | None, Option(help="Of a checkpoint: teacher, student, base or momentum.")] = None,
@@ -65,7 +67,7 @@ def audit(
     mean: Annotated[tuple[float, float, float] | None, Option(help="Normalisation, for pixels in [0, 1].")] = None,
     std: Annotated[tuple[float, float, float] | None, Option(help="Normalisation, for pixels in [0, 1].")] = None,
     encoder_option: Annotated[list[str] | None, Option(help="key=value for load_encoder or timm; repeatable.")] = None,
-    attack: Annotated[str, Option(help="Attack by name, with settings as in 'encodermi kind=T'.")] = PARTCROP,
+    attack: AttackText = PARTCROP,
     crops: Annotated[int | None, Option(min=1, help="Parts per image; default 128.")] = None,
     scale: Annotated[tuple[float, float] | None, Option(help="Area of a part, default 0.08 0.2 of the image.")] = None,
     kind: Annotated[str | None, Option(help="Energies: uniform, gaussian or both (default).")] = None,
@@ -115,7 +117,7 @@ def audit(
     chosen, compared = attack_of(attack, **settings), [attack_of(text) for text in also or ()]
     if html is None and (thumbnails or compared or sensitivity):
         raise typer.BadParameter("--thumbnails, --also and --sensitivity are for the report; name its file with --html")
-    pl.attacks.make_attacker(attacker or chosen.attacker)  # a wrong name is said before long work
+    make_attacker(attacker or chosen.attacker)  # a wrong name is said before long work
     if encoder:
         described = named(model=model, branch=branch, image_size=image_size, patch_size=patch_size, depth=depth)
         described |= named(mean=mean, std=std)
@@ -254,8 +256,8 @@ def queries(
     nonmembers: Nonmembers = None,
     size: Size = None,
     skip_unreadable: Skip = False,
-    drop_duplicates: Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")] = False,
-    attack: Annotated[str, Option(help="Attack by name, with settings as in 'encodermi kind=T'.")] = "encodermi",
+    drop_duplicates: Duplicates = False,
+    attack: AttackText = "encodermi",
     name: Annotated[str, Option(help="What reports call the encoder.")] = "remote",
     image_size: Annotated[int | None, Option(min=8, help="Side in pixels of its input; default the images'.")] = None,
     view_side: Annotated[int | None, Option(min=1, help="That of its views in training; default the same.")] = None,

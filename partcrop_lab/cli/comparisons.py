@@ -11,6 +11,7 @@ import partcrop_lab as pl
 from partcrop_lab import Comparison
 from partcrop_lab.cli.base import CONFOUNDED, app
 from partcrop_lab.cli.options import (
+    Duplicates,
     Images,
     Members,
     Nonmembers,
@@ -40,7 +41,7 @@ def compare(
     members: Members = None,
     nonmembers: Nonmembers = None,
     size: Size = None,
-    drop_duplicates: Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")] = False,
+    drop_duplicates: Duplicates = False,
     skip_unreadable: Skip = False,
     seeds: Annotated[int, Option(min=1, help="Seeds of folds, crops and attackers, averaged over.")] = 3,
     folds: Annotated[int, Option(min=2, help="Folds of the cross-fit.")] = 2,

@@ -21,6 +21,7 @@ from partcrop_lab.cli.options import (
     attack_of,
     check_writable,
     defense_of,
+    named,
 )
 from partcrop_lab.cli.words import aligned
 from partcrop_lab.defenses.base import DEFENSES
@@ -105,8 +106,7 @@ def unlearn(
         raise typer.BadParameter(f"encoder {target.name} was not trained on drawings; name images with --unseen")
     others = pl.load_images(**({"source": unseen} if unseen else PROBE), size=target.image_size)
     gone = _to_forget(target, forget, seed)
-    given = {name: value for name, value in {"epochs": epochs, "weight": weight}.items() if value is not None}
-    fitted = Unlearning(**given, seed=seed).fit(target, gone, others)
+    fitted = Unlearning(**named(epochs=epochs, weight=weight), seed=seed).fit(target, gone, others)
     fitted.save(out)
     print(f"{out}: {len(gone)} of {len(target.split.members)} images unlearned")
     if retrained:

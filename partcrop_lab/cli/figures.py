@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from partcrop_lab.cli.base import app
-from partcrop_lab.cli.options import Option
+from partcrop_lab.cli.options import Option, named
 from partcrop_lab.figures import make_figures
 from partcrop_lab.studio import open_studio
 
@@ -26,8 +26,8 @@ def figures(
     dry: Annotated[bool, Option("--dry", help="Say what it costs, and draw nothing.")] = False,
 ) -> None:
     """Draw the figures, each as PNG and PDF with its CSV and provenance."""
-    settings = {"source": images, "size": size, "members": members, "nonmembers": nonmembers, "epochs": epochs}
-    studio = open_studio(preset, **{name: value for name, value in settings.items() if value is not None})
+    settings = named(source=images, size=size, members=members, nonmembers=nonmembers, epochs=epochs)
+    studio = open_studio(preset, **settings)
     typer.echo(studio.cost(), err=True)
     if dry:
         return

@@ -26,7 +26,9 @@ Nonmembers = Annotated[int | None, Option(min=1, help="How many non-members to d
 Size = Annotated[int | None, Option(min=8, help="Side in pixels to load images at; default the encoder's.")]
 MemberDir = Annotated[str | None, Option(help="Folder or parquet file of images it was trained on.")]
 NonmemberDir = Annotated[str | None, Option(help="Folder or parquet file of like images it never saw.")]
+AttackText = Annotated[str, Option(help="Attack by name, with settings as in 'encodermi kind=T'.")]
 SplitFile = Annotated[Path | None, Option(help="A split that MembershipSplit.save or pretrain wrote.")]
+Duplicates = Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")]
 Skip = Annotated[bool, Option("--skip-unreadable", help="Leave out images that cannot be read, with a warning.")]
 
 

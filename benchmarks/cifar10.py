@@ -56,6 +56,8 @@ class Subject:
         """Attacks to compare, at so many queries an image each."""
         parts, unified = queries - 1, Unified(queries)
         views = [EncoderMI("V", views=queries), EncoderMI("T", views=queries)]
+        if self.settings.get("crop_scale", True):
+            views.append(EncoderMI("V", views=queries, augmentation="training"))
         counts = sorted({1, len(references)}) if references else []
         calibrated = [Calibrated(unified, tuple(references[:count])) for count in counts]
         grey = [Reconstruction(queries)] if self.decoder else []

@@ -1,5 +1,6 @@
 """One harness over every registered attack: shape, determinism, order, batches, label-blindness, cache."""
 
+import copy
 import inspect
 import io
 
@@ -28,6 +29,7 @@ from partcrop_lab.attacks.base import SHARD
 from partcrop_lab.attacks.pixels import pixel_statistics
 from partcrop_lab.attacks.views import VIEWS
 from partcrop_lab.devices import generator
+from partcrop_lab.encoders.augment import Augmentation
 from partcrop_lab.errors import BadInput
 from partcrop_lab.parts import gaussian_target, part_boxes, response_energy
 from partcrop_lab.parts.crops import query_parts
@@ -168,6 +170,28 @@ def test_encodermi_equals_the_literal_cosines_of_all_pairs(views, some, tiny_enc
     np.testing.assert_array_equal(found["S"], found["V"])
     np.testing.assert_allclose(found["T"][:, 0], np.mean(expected, 1), atol=1e-5)
     assert [EncoderMI(kind).attacker for kind in "VST"] == ["mlp-256", "deepsets", "logistic"]
+
+
+def test_encodermi_draws_views_as_in_training_where_the_card_tells_how(some, tiny_encoder):
+    settings = {"crop_scale": (0.5, 0.6), "jitter": 0.0, "flip": 0.0, "grey": 0.0, "blur": 0.0}
+    told = copy.copy(tiny_encoder)
+    told.card = {"recipe": "simclr", "settings": settings}
+    attack = EncoderMI("T", views=4, augmentation="training")
+    found = attack.features(told, some, seed=2)
+    for i, name in enumerate(some.hashes):
+        drawn = Augmentation(crop_scale=(0.5, 0.6))(some.batch([i]), generator("views", 2, name), 32, 4)[0]
+        one, two, three, four = map(unit, tiny_encoder.vectors(drawn))
+        pairs = [one @ two, one @ three, one @ four, two @ three, two @ four, three @ four]
+        assert found[i, 0] == pytest.approx(float(sum(pairs)) / 6, abs=1e-5)
+    assert "augmentation" in " ".join(attack.needs) and "augmentation" not in " ".join(EncoderMI().needs)
+    assert attack.features(told.untrained(1), some, seed=2).shape == (3, 1)
+    with pytest.raises(BadInput, match="does not say how its views were drawn"):
+        attack.features(tiny_encoder, some, seed=2)
+    told.card = {"recipe": "mae", "settings": {"crop_scale": None, "flip": 0.0}}
+    with pytest.raises(BadInput, match="whole images"):
+        attack.features(told, some, seed=2)
+    with pytest.raises(ValueError, match="augmentation is 'none'"):
+        EncoderMI(augmentation="none")
 
 
 def test_variance_is_that_of_each_dimension_over_views_or_parts(views, some, tiny_encoder):

@@ -21,7 +21,8 @@ def kept_audit(
     Args:
         settings: further arguments of `audit`, JSON-able.
     """
-    key = digest(code_digest(), encoder.digest, encoder.split_digest, split.digest, attack.settings, settings)
+    asked = [encoder.digest, encoder.card.get("settings"), encoder.split_digest]
+    key = digest(code_digest(), *asked, split.digest, attack.settings, settings)
     path = cache_dir() / "audits" / f"{key}.json"
     if not path.exists():
         audit(encoder, split, attack, progress=progress, **settings).save(path)

@@ -384,7 +384,7 @@ class Encoder:
             patch = next(p for p in (8, 16, 4, 2, 1) if self.image_size % p == 0 and self.image_size // p >= 4)
             architecture = Architecture("vit_tiny_patch16_224", self.image_size, {"patch_size": patch})
             note = f"a random ViT-Ti/{patch}, since the callable {self.name} brings no untrained= factory"
-        card = {"recipe": self.card.get("recipe"), "seed": seed}
+        card = {name: self.card[name] for name in ("recipe", "settings") if name in self.card} | {"seed": seed}
         decoder = None if self.decoder is None else self.decoder.recipe.objective(self.image_size, seed)
         model = architecture.build(seed) if decoder is None else decoder.backbone
         heads = {"decoder": decoder, "projector": self._untrained_projector(seed)}

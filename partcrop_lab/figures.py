@@ -351,21 +351,46 @@ def serving(studio: Studio) -> Drawn:
     """What defences of serving buy and cost on the encoders that leak, from the table of benchmarks/defenses.py."""
     table = defenses.measured("serving")
     table = table[table["encoder"].isin(DEFENDED)].reset_index(drop=True)
-    figure = _canvas(3.0 * len(DEFENDED) + 1.7, 4.4)
-    plots.tradeoff(table, figure.subplots(1, len(DEFENDED), sharey=True, squeeze=False)[0], by="encoder")
+    text = "Attackers are always fitted on the features that are served. Hollow: an attacker who knows the defence and "
+    text += "averages eight answers to hardly different images. Bars: 95 % intervals over images."
+    return _planes(table, "encoder", f"{studio.size} px", text, [0])
+
+
+def training(studio: Studio) -> Drawn:
+    """What defences of training buy and cost over training seeds (the paper's defence tables), from that benchmark."""
+    found = defenses.measured("training")
+    table, seeds = defenses.over_trainings(found), sorted({int(seed) for seed in found["training_seed"]})
+    sides = found.groupby("image_size", sort=False)["recipe"].unique()
+    sides = ", ".join(f"{side} px ({', '.join(recipes)})" for side, recipes in sides.items())
+    text = (
+        f"Means over {_listed(table['trainings'])} trainings, each on a split of its own. Attackers are always fitted "
+    )
+    text += (
+        "on the defended encoder's features. Hollow: an attacker who knows the defence and cuts parts as the crops in "
+    )
+    text += "training. Bars: 95 % intervals over images and trainings."
+    return _planes(table, "recipe", sides, text, seeds)
+
+
+def _planes(table: pd.DataFrame, by: str, sides: str, text: str, seeds: list[int]) -> Drawn:
+    """A trade-off, one plane for each value of a column."""
+    panels = list(dict.fromkeys(table[by]))
+    figure = _canvas(3.0 * len(panels) + 1.7, 4.4)
+    plots.tradeoff(table, figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], by=by)
     plain = table[table["level"] == "none"]
     sizes = [_listed(plain[name]) for name in ("members", "nonmembers", "attack", "queries", "seeds")]
-    text = "partshapes, {} px; {} members + {} non-members; attack {}, {} queries an image where no limit is set, {} "
-    text += "seed of crops, folds and attackers, 2 folds; matched protocol. Attackers are always fitted on the "
-    text += "features that are served. Hollow: an attacker who knows the defence and averages eight answers to hardly "
-    text += "different images. Bars: 95 % intervals over images."
-    plots.caption(figure, text.format(studio.size, *sizes))
-    told = "; ".join(
-        f"{one.encoder}, {one.level}: {_auc(one)}, probe {one.probe:.3f}" for one in defenses.worst(table).itertuples()
+    how = (
+        "partshapes, {}; {} members + {} non-members; attack {}, {} queries an image where no limit is set, {} seed of "
     )
-    alt = "AUC of the attack against the accuracy of a linear probe, one plane for each encoder, a point for each "
-    alt += f"level of each defence, with error bars and the Pareto front. By the worst attacker: {told}."
-    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": [0], "protocols": ["matched"]}
+    how += "crops, folds and attackers, 2 folds; matched protocol. "
+    plots.caption(figure, how.format(sides, *sizes) + text)
+    worst = defenses.worst(table).itertuples()
+    told = "; ".join(f"{getattr(one, by)}, {one.level}: {_auc(one)}, probe {one.probe:.3f}" for one in worst)
+    alt = (
+        f"AUC of the attack against the accuracy of a linear probe, one plane for each {by}, a point for each level of "
+    )
+    alt += f"each defence, with error bars and the Pareto front. By the worst attacker: {told}."
+    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": seeds, "protocols": ["matched"]}
     return Drawn(figure, table, alt, about)
 
 
@@ -393,11 +418,12 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "trap": ("evaluation_trap", evaluation_trap),
     "growth": ("memory_growth", growth),
     "serving": ("defences_serving", serving),
+    "training": ("defences_training", training),
     "dial": ("dejavu_dial", dial),
 }
 """Figures by the name that `only` takes: the stem of their files, and what draws them."""
 
-CLASSROOM_ALONE = ("partshapes", "recipes", "growth", "serving", "dial")
+CLASSROOM_ALONE = ("partshapes", "recipes", "growth", "serving", "training", "dial")
 """Of the embedded images, or of tables kept with the zoo."""
 
 

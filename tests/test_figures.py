@@ -152,6 +152,7 @@ def test_the_growth_of_the_leak_is_drawn_from_its_table(tmp_path, monkeypatch):
 
 COMMANDS = {
     "serving": "python benchmarks/defenses.py --serving",
+    "training": "python benchmarks/defenses.py",
     "dial": "python benchmarks/dejavu.py",
     "main": "partcrop-lab compare",
 }
@@ -165,10 +166,12 @@ def test_a_figure_of_a_kept_table_says_what_makes_it_where_it_is_missing(name, c
 
 
 def test_the_figures_of_kept_tables_say_what_they_show(tmp_path):
-    make_figures(tmp_path, ["serving", "dial"], progress=False)
+    make_figures(tmp_path, ["serving", "training", "dial"], progress=False)
     defended = json.loads((tmp_path / "defences_serving.json").read_text())
     assert set(pd.read_csv(tmp_path / "defences_serving.csv")["encoder"]) == set(figures.DEFENDED)
     assert "zoo:simclr, none: 0." in defended["alt"] and "500 non-members; attack unified" in defended["caption"]
+    trained = json.loads((tmp_path / "defences_training.json").read_text())
+    assert "simclr, none: 0." in trained["alt"] and "trainings, each on a split of its own" in trained["caption"]
     turned = json.loads((tmp_path / "dejavu_dial.json").read_text())
     assert "simclr at 0: memorised 0." in turned["alt"] and "300 images each" in " ".join(turned["caption"].split())
 

@@ -52,7 +52,8 @@ def tradeoff(
 
     Returns:
         A row for each defence, first "none", and, where an attacker who knows it would do otherwise, another: encoder,
-        recipe, N, training_seed, defense, level, stage, attacker ("as before" or "adaptive"), attack, queries; probe
+        recipe, image_size, N, training_seed, defense, level, stage, attacker ("as before" or "adaptive"), attack,
+        queries; probe
         with probe_low and probe_high, knn; auc with low and high, tpr_at_1_fpr with tpr_low and tpr_high, p_value,
         p_untrained, p_pixels, outcome; members, nonmembers, seeds; guarantee, of DP-SGD alone; front, see `with_front`.
         Intervals are 95 %.
@@ -84,6 +85,7 @@ def _about(encoder: Encoder, guarded: Encoder, defense: Defense | None) -> dict[
     return {
         "encoder": encoder.name,
         "recipe": card.get("recipe"),
+        "image_size": encoder.image_size,
         "N": card.get("N"),
         "training_seed": card.get("seed"),
         "defense": UNDEFENDED if defense is None else defense.name,
@@ -149,7 +151,8 @@ def measured(kind: str = "serving") -> pd.DataFrame:
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
     words = dict.fromkeys(("guarantee", "stage"), "")
-    return zoo.measured(kind, f"python benchmarks/{KINDS[kind]}").astype(dict.fromkeys(words, object)).fillna(words)
+    table = zoo.measured(kind, f"python benchmarks/{KINDS[kind]}").astype(dict.fromkeys(words, object)).fillna(words)
+    return table.drop_duplicates(["encoder", "level", "attacker"], ignore_index=True)  # of kinds measured one by one
 
 
 def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
@@ -162,7 +165,7 @@ def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
         One row per recipe, defence, level and attacker, with `trainings`, how many; p-values and outcomes, which each
         audit has of its own, are left out, and the front is drawn again.
     """
-    kept = ["recipe", "N", "defense", "level", "stage", "attacker", "attack", "queries"]
+    kept = ["recipe", "image_size", "N", "defense", "level", "stage", "attacker", "attack", "queries"]
     rows = []
     for key, some in table.groupby(kept, sort=False, dropna=False):
         row = dict(zip(kept, key, strict=True)) | {"trainings": len(some)}

@@ -209,7 +209,10 @@ def test_trainings_are_averaged_with_their_spread(table):
     joined = over_trainings(pd.concat([table, other]))
     assert joined.trainings.tolist() == [2] * 5
     np.testing.assert_allclose(joined.auc, table.auc + 0.05)
-    assert ((joined.high - joined.low) > (table.high - table.low)).all()
+    error = np.sqrt(((table.high - table.low) / 2 / 1.959964) ** 2 + (0.1**2 / 2) / 2)
+    inside = (joined.auc - 1.96 * error > 0) & (joined.auc + 1.96 * error < 1) & (table.low > 0) & (other.high < 1)
+    assert inside.any()
+    np.testing.assert_allclose((joined.high - joined.low)[inside], 2 * 1.959964 * error[inside], rtol=1e-4)
 
 
 def test_a_tradeoff_is_saved_with_its_figure(table, tmp_path):

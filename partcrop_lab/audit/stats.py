@@ -47,10 +47,13 @@ def fold_auc_and_error(scores: ARRAY, member: ARRAY, fold: ARRAY) -> tuple[float
     return float(value), float(error)
 
 
+HALF_WIDTH = float(stats.norm.ppf(0.5 + LEVEL / 2))
+"""Of a normal interval, in standard errors."""
+
+
 def interval(value: float, error: float) -> tuple[float, float, float]:
     """A value in [0, 1] with its normal 95 % interval, cut at 0 and 1: value, low, high."""
-    half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * error
-    return value, max(0.0, value - half), min(1.0, value + half)
+    return value, max(0.0, value - HALF_WIDTH * error), min(1.0, value + HALF_WIDTH * error)
 
 
 def fold_auc(scores: ARRAY, member: ARRAY, fold: ARRAY) -> tuple[float, float, float]:

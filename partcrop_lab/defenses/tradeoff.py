@@ -12,7 +12,7 @@ import pandas as pd
 from partcrop_lab.attacks import Attack
 from partcrop_lab.audit import compare
 from partcrop_lab.audit.kept import code_digest
-from partcrop_lab.audit.stats import interval, over_seeds
+from partcrop_lab.audit.stats import HALF_WIDTH, interval, over_seeds
 from partcrop_lab.defenses.base import Defense, defended
 from partcrop_lab.encoders import Encoder, zoo
 from partcrop_lab.encoders.remembering import Remembering
@@ -170,7 +170,7 @@ def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
     for key, some in table.groupby(kept, sort=False, dropna=False):
         row = dict(zip(kept, key, strict=True)) | {"trainings": len(some)}
         for name, low, high in (("auc", "low", "high"), ("probe", "probe_low", "probe_high")):
-            errors = (some[high] - some[low]) / (interval(0, 1)[2] - interval(0, 1)[1])
+            errors = (some[high] - some[low]) / (2 * HALF_WIDTH)
             row |= dict(zip((name, low, high), interval(*over_seeds(some[name], errors)), strict=True))
         row |= {name: some[name].mean() for name in ("tpr_at_1_fpr", "tpr_low", "tpr_high", "knn")}
         rows.append(row | {name: some[name].iloc[0] for name in ("members", "nonmembers", "seeds")})

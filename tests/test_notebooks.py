@@ -1,9 +1,6 @@
 import copy
-import math
 import re
-import time
 from pathlib import Path
-from queue import Empty
 
 import nbformat
 import pytest
@@ -16,41 +13,22 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((Path(__file__).parents[1] / "notebooks" / "solutions").glob("*.ipynb"))
 ALL = [*NOTEBOOKS, *SOLUTIONS]
 WIDGETS = "application/vnd.jupyter.widget-state+json"
-LIMIT = 600
-"""Seconds for a cell: time enough, since tests run beside others."""
-
-
-class Client(NotebookClient):
-    """A client that looks for replies each second.
-
-    nbclient's waits for one as long as a cell may take, and now and then misses that it has come: it sends the state of
-    widgets through the same socket, which takes away the sign that there is something to read (its issue 312).
-    """
-
-    async def async_start_new_kernel_client(self):
-        """The kernel's client, its shell channel asked again and again."""
-        client = await super().async_start_new_kernel_client()
-        ask = client.shell_channel.get_msg
-
-        async def get_msg(timeout=None):
-            end = time.monotonic() + (timeout or math.inf)
-            while True:
-                left = end - time.monotonic()
-                try:
-                    return await ask(timeout=max(0, min(1, left)))
-                except Empty:
-                    if left <= 1:
-                        raise
-
-        client.shell_channel.get_msg = get_msg
-        return client
+LIMITS = 100, 600
+"""Seconds for a cell. Now and then the client misses that a reply has come, where a cell has widgets, and finds it when
+the limit is over (issue 312 of nbclient): so the first is short. A cell that did not end by then gets a fresh kernel
+and time enough, since tests run beside others."""
 
 
 def run(notebook, folder):
     """Execute every cell in a fresh kernel, and keep the state of the widgets."""
-    executed, how = copy.deepcopy(notebook), {"resources": {"metadata": {"path": str(folder)}}}
-    Client(executed, timeout=LIMIT, kernel_name="python3", **how).execute()
-    return executed
+    for limit in LIMITS:
+        tried, how = copy.deepcopy(notebook), {"resources": {"metadata": {"path": str(folder)}}}
+        try:
+            NotebookClient(tried, timeout=limit, kernel_name="python3", **how).execute()
+            return tried
+        except CellTimeoutError:
+            if limit == LIMITS[-1]:
+                raise
 
 
 def hidden_errors(notebook):
@@ -132,9 +110,11 @@ def test_finished_bars_leave_nothing_behind_in_a_panel(tmp_path):
     assert notebook.cells[1].outputs[0]["text"] == "3\n"
 
 
-def test_a_cell_is_waited_for_as_long_as_the_limit_says(tmp_path, monkeypatch):
-    assert run(written("import time; time.sleep(3)", "print(1)"), tmp_path).cells[1].outputs[0]["text"] == "1\n"
-    monkeypatch.setitem(globals(), "LIMIT", 2)
+def test_a_cell_that_takes_longer_gets_a_fresh_kernel_and_time_enough(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "LIMITS", (3, 60))
+    slow = "import pathlib, time\nmark = pathlib.Path('mark')\nmark.exists() or mark.touch() or time.sleep(20)"
+    assert run(written(slow, "print(mark.exists())"), tmp_path).cells[1].outputs[0]["text"] == "True\n"
+    monkeypatch.setitem(globals(), "LIMITS", (2,))
     with pytest.raises(CellTimeoutError):
         run(written("import time; time.sleep(20)"), tmp_path)
 

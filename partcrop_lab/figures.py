@@ -362,13 +362,9 @@ def training(studio: Studio) -> Drawn:
     table, seeds = defenses.over_trainings(found), sorted({int(seed) for seed in found["training_seed"]})
     sides = found.groupby("image_size", sort=False)["recipe"].unique()
     sides = ", ".join(f"{side} px ({', '.join(recipes)})" for side, recipes in sides.items())
-    text = (
-        f"Means over {_listed(table['trainings'])} trainings, each on a split of its own. Attackers are always fitted "
-    )
-    text += (
-        "on the defended encoder's features. Hollow: an attacker who knows the defence and cuts parts as the crops in "
-    )
-    text += "training. Bars: 95 % intervals over images and trainings."
+    text = f"Means over {_listed(table['trainings'])} trainings, each on a split of its own. Attackers are always "
+    text += "fitted on the defended encoder's features. Hollow: an attacker who knows the defence and cuts parts as "
+    text += "the crops in training. Bars: 95 % intervals over images and trainings."
     return _planes(table, "recipe", sides, text, seeds)
 
 
@@ -379,17 +375,13 @@ def _planes(table: pd.DataFrame, by: str, sides: str, text: str, seeds: list[int
     plots.tradeoff(table, figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], by=by)
     plain = table[table["level"] == "none"]
     sizes = [_listed(plain[name]) for name in ("members", "nonmembers", "attack", "queries", "seeds")]
-    how = (
-        "partshapes, {}; {} members + {} non-members; attack {}, {} queries an image where no limit is set, {} seed of "
-    )
-    how += "crops, folds and attackers, 2 folds; matched protocol. "
+    how = "partshapes, {}; {} members + {} non-members; attack {}, {} queries an image where no limit is set, {} seed "
+    how += "of crops, folds and attackers, 2 folds; matched protocol. "
     plots.caption(figure, how.format(sides, *sizes) + text)
     worst = defenses.worst(table).itertuples()
     told = "; ".join(f"{getattr(one, by)}, {one.level}: {_auc(one)}, probe {one.probe:.3f}" for one in worst)
-    alt = (
-        f"AUC of the attack against the accuracy of a linear probe, one plane for each {by}, a point for each level of "
-    )
-    alt += f"each defence, with error bars and the Pareto front. By the worst attacker: {told}."
+    alt = f"AUC of the attack against the accuracy of a linear probe, one plane for each {by}, a point for each level "
+    alt += f"of each defence, with error bars and the Pareto front. By the worst attacker: {told}."
     about = {"n": sorted({int(n) for n in table["members"]}), "seeds": seeds, "protocols": ["matched"]}
     return Drawn(figure, table, alt, about)
 

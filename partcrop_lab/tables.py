@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from partcrop_lab.audit.metrics import fold_ranks, roc_points
-from partcrop_lab.audit.stats import LEVEL
+from partcrop_lab.audit.stats import HALF_WIDTH, LEVEL
 from partcrop_lab.errors import BadInput
 from partcrop_lab.parts import cut_parts, gaussian_target, part_boxes, part_response, response_energy, similarity
 from partcrop_lab.parts.crops import covered_cells
@@ -103,11 +103,11 @@ def energy_table(features: np.ndarray, member: np.ndarray, kind: str = "both") -
         One row per kind, side and rank: kind, side, rank (from 1), mean, low, high (nats), n.
     """
     kinds = ("uniform", "gaussian") if kind == "both" else (kind,)
-    z, rows = stats.norm.ppf(0.5 + LEVEL / 2), []
+    rows = []
     for name, block in zip(kinds, np.split(np.asarray(features, float), len(kinds), axis=1), strict=True):
         for side, chosen in (("members", member), ("non-members", ~member)):
             here = block[chosen]
-            mean, half = here.mean(0), z * here.std(0, ddof=1) / np.sqrt(len(here))
+            mean, half = here.mean(0), HALF_WIDTH * here.std(0, ddof=1) / np.sqrt(len(here))
             columns = {"mean": mean, "low": mean - half, "high": mean + half, "n": len(here)}
             rows.append(pd.DataFrame({"kind": name, "side": side, "rank": np.arange(1, len(mean) + 1), **columns}))
     return pd.concat(rows, ignore_index=True)
@@ -303,7 +303,7 @@ def joined_scores(audits: Mapping[str, AuditResult], memory: DejaVu) -> pd.DataF
             raise BadInput(f"the audit {attack!r} is not of the members of set A; audit encoder A on its own split")
         rank = ranks[remembered.index].to_numpy()
         rho = stats.spearmanr(rank, remembered).statistic
-        reach = stats.norm.ppf(0.5 + LEVEL / 2) * 1.06 / np.sqrt(len(rank) - 3)
+        reach = HALF_WIDTH * 1.06 / np.sqrt(len(rank) - 3)
         low, high = np.tanh(np.arctanh(rho) + np.array([-reach, reach]))
         one = {"attack": attack, "name": remembered.index, "rank": rank, "memory": remembered.to_numpy()}
         tables.append(pd.DataFrame(one).assign(rho=rho, low=low, high=high))

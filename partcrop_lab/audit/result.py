@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from partcrop_lab.audit.stats import LEVEL, combine, fold_auc_and_error, paired_gains
+from partcrop_lab.audit.stats import HALF_WIDTH, combine, fold_auc_and_error, paired_gains
 from partcrop_lab.audit.verdict import case_of, reasons
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
@@ -92,7 +92,7 @@ class AuditResult:
             gains = [(sides[0][0] - sides[1][0], float(np.hypot(sides[0][1], sides[1][1])))]
         gain, error = np.mean(gains, axis=0)
         p_value = combine([float(2 * norm.sf(abs(g) / e)) if e > 0 else float(g == 0) for g, e in gains])
-        half = norm.ppf(0.5 + LEVEL / 2) * error
+        half = HALF_WIDTH * error
         return pd.Series(
             {"gain": gain, "low": gain - half, "high": gain + half, "p_value": p_value, "paired": paired}, dtype=object
         )

@@ -8,6 +8,8 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+HALF_WIDTH = float(stats.norm.ppf(0.5 + LEVEL / 2))
+"""Of a normal interval at `LEVEL`, in standard errors."""
 ARRAY = np.ndarray
 
 
@@ -32,7 +34,7 @@ def auc_and_error(scores: ARRAY, member: ARRAY) -> tuple[float, float]:
     above, below = placements(scores, member)
     auc = float(above.mean())
     variance = above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below)
-    smallest = 3 / min(len(above), len(below)) / stats.norm.ppf(0.5 + LEVEL / 2) if auc in (0.0, 1.0) else 0.0
+    smallest = 3 / min(len(above), len(below)) / HALF_WIDTH if auc in (0.0, 1.0) else 0.0
     return auc, float(max(np.sqrt(variance), smallest))
 
 
@@ -45,10 +47,6 @@ def fold_auc_and_error(scores: ARRAY, member: ARRAY, fold: ARRAY) -> tuple[float
     pairs = [auc_and_error(scores[fold == k], member[fold == k]) for k in np.unique(fold)]
     value, error = np.mean(pairs, axis=0)
     return float(value), float(error)
-
-
-HALF_WIDTH = float(stats.norm.ppf(0.5 + LEVEL / 2))
-"""Of a normal interval, in standard errors."""
 
 
 def interval(value: float, error: float) -> tuple[float, float, float]:

@@ -53,10 +53,9 @@ def tradeoff(
     Returns:
         A row for each defence, first "none", and, where an attacker who knows it would do otherwise, another: encoder,
         recipe, image_size, N, training_seed, defense, level, stage, attacker ("as before" or "adaptive"), attack,
-        queries; probe
-        with probe_low and probe_high, knn; auc with low and high, tpr_at_1_fpr with tpr_low and tpr_high, p_value,
-        p_untrained, p_pixels, outcome; members, nonmembers, seeds; guarantee, of DP-SGD alone; front, see `with_front`.
-        Intervals are 95 %.
+        queries; probe with probe_low and probe_high, knn; auc with low and high, tpr_at_1_fpr with tpr_low and
+        tpr_high, p_value, p_untrained, p_pixels, outcome; members, nonmembers, seeds; guarantee, of DP-SGD alone;
+        front, see `with_front`. Intervals are 95 %.
 
     Raises:
         BadInput: images without labels, or an encoder that cannot be trained again.

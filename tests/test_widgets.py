@@ -345,6 +345,12 @@ def test_a_slider_of_the_defence_explorer_chooses_a_level_or_hides_its_defence()
     assert panel.error.value == "" and "TPR at 1 % FPR 0.080 (0.000 to 0.200)" in told(panel)[0]
 
 
+def test_the_defence_explorer_says_how_many_trainings_are_behind_a_point():
+    assert "trainings" not in panels.defense_explorer(POINTS).words.value
+    words = panels.defense_explorer(POINTS.assign(trainings=37)).words.value
+    assert "<th>trainings</th>" in words and ">37</td>" in words
+
+
 def test_the_defence_explorer_leaves_out_what_could_not_be_measured():
     panel = panels.defense_explorer(POINTS.assign(tpr_at_1_fpr=np.nan))
     panel.controls["leak"].value = "TPR at 1 % FPR"

@@ -83,6 +83,8 @@ def points_html(rows: pd.DataFrame, head: str) -> str:
             "queries": rows["queries"],
         }
     )
+    if "trainings" in rows:  # of `over_trainings`
+        shown["trainings"] = rows["trainings"]
     guarantees = [f"{r.level}: {r.guarantee}" for r in rows.itertuples() if getattr(r, "guarantee", "")]
     sizes = " / ".join(dict.fromkeys(f"{r.members} members, {r.nonmembers} non-members" for r in rows.itertuples()))
     told = "".join(f"<br>{escape(text)}" for text in guarantees)

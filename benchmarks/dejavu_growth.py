@@ -58,7 +58,7 @@ def points(recipe: str, members: int, seed: int) -> list[dict[str, Any]]:
 
 def main(
     recipes: Annotated[str, typer.Option(help="Recipes with a projector, separated by commas.")] = "simclr",
-    sizes: Annotated[str, typer.Option(help="Numbers of training images N of each set.")] = "100,300",
+    sizes: Annotated[str, typer.Option(help="Numbers of training images N of each set.")] = "50,100,200",
     seeds: Annotated[int, typer.Option(help="Trainings on splits of their own, from 0 on.")] = 3,
     jobs: Annotated[int, typer.Option(help="Pairs at a time, on one thread each.")] = 1,
     out: Annotated[Path | None, typer.Option(help="CSV of all scores; default data/zoo/dejavu_growth.csv.")] = None,

@@ -20,8 +20,9 @@ from partcrop_lab import defenses, dejavu, plots, tables
 from partcrop_lab.attacks import PartCrop
 from partcrop_lab.audit import AuditResult, released_images
 from partcrop_lab.audit.kept import code_digest
-from partcrop_lab.encoders import Encoder
+from partcrop_lab.encoders import Encoder, load_encoder
 from partcrop_lab.encoders.zoo import card, measured, zoo_names
+from partcrop_lab.encoders.zoo_entries import PROBE
 from partcrop_lab.images import load_images, member_split
 from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_csv, write_json
@@ -33,6 +34,7 @@ ATTACKERS = ("mlp", "mlp-wide", "mlp-narrow", "mlp-deep", "mlp-shallow", "mlp-v2
 DEFENDED = ("zoo:mae", "zoo:simclr", "zoo:supervised", "zoo:vicreg")
 """The encoders that leak most."""
 TRAP_IMAGES = 1000
+PAINTED = 4
 NULL_FITS = 5
 PACKAGES = ("partcrop-lab", "torch", "timm", "scikit-learn", "numpy", "pandas", "matplotlib")
 
@@ -347,6 +349,56 @@ def dial(studio: Studio) -> Drawn:
     return Drawn(figure, table, f"{alt}{told}.", about)
 
 
+def dejavu_growth(studio: Studio) -> Drawn:
+    """Deja vu along the epochs, over layers and numbers of images, from the table of benchmarks/dejavu_growth.py."""
+    found = dejavu.measured("growth")
+    table = tables.dejavu_growth_table(found)
+    recipes = list(dict.fromkeys(table["recipe"]))
+    figure = _canvas(9.8, 3.4 * len(recipes) + 0.8)
+    for recipe, axes in zip(recipes, figure.subplots(len(recipes), 3, squeeze=False), strict=True):
+        plots.dejavu_growth(table[table["recipe"] == recipe], axes)
+    seeds = sorted({int(seed) for seed in found["training_seed"]})
+    text = f"{_listed(found['recipe'])}; partshapes, {studio.size} px; pairs of encoders trained on disjoint sets of N "
+    text += f"images each, means over {_listed(table['trainings'])} pairs, each on sets of its own; of "
+    text += f"{_listed(found['public'])} public images the nearest 100 vote; left and middle: projector, along one "
+    text += "training, mid-schedule but for the last epoch. Grey: images of a third set, where 0 is right. The gap is "
+    text += "the linear probe's accuracy on the encoder's own training images minus that on the third set. Bars: 95 % "
+    text += "intervals, over images and pairs, of the gap over pairs."
+    plots.caption(figure, text)
+    shown = table[(table["layer"] == "projector") & (table["curve"] != "third set")]
+    told = "; ".join(
+        f"{one.recipe}, N = {one.N}, T = {one.T}: {one.curve} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+        for one in shown.itertuples()
+    )
+    alt = "The deja vu score against epochs, the gap of a linear probe against epochs, and the score over layers, a "
+    about = {"n": sorted({int(n) for n in found["N"]}), "seeds": seeds}
+    return Drawn(figure, table, f"{alt}line for each number of images. At the projector: {told}.", about)
+
+
+def reconstruction(studio: Studio) -> Drawn:
+    """What is painted of images from their backgrounds alone, by the reconstructors kept with the zoo."""
+    table = dejavu.measured("painted")
+    painters = dejavu.zoo_reconstructors(table["recipe"].iloc[0])
+    encoders = {which: load_encoder(one.about["name"]) for which, one in painters.items()}
+    public = load_images(**PROBE, size=studio.size)
+    layer = painters["A"].about["layer"]
+    found = dejavu.reconstruct(painters, dejavu.Backgrounds(encoders, public, layer), each=PAINTED, progress=False)
+    figure = _canvas(9.6, 0.95 * len(found.table) + 1.0)
+    plots.reconstructions(found, range(len(found.table)), figure)
+    gains = ["{:.2f} ({:.2f} to {:.2f})".format(*dejavu.painted_gain(table, control)) for control in (False, True)]
+    counts, side = table["set"].value_counts(), painters["A"].settings.size
+    text = f"partshapes; the first {PAINTED} images of A and of B that have a background, none chosen. A diffusion "
+    text += f"model of {len(public):,} public images, one for each encoder, paints {side} px from the mean {layer} "
+    text += "embedding of the background's 100 nearest public images, both from the same noise. What both paint is the "
+    text += f"look of public images, not memory. Over {counts['A']} + {counts['B']} images the encoder trained on one "
+    text += f"leads to paintings nearer to it than the other's by {gains[0]} of 255 (root mean square; 95 % interval), "
+    text += f"on {counts['C']} images of a third set by {gains[1]}."
+    plots.caption(figure, text)
+    alt = f"For {len(found.table)} images the image, its background, and under two encoders the nearest public image "
+    about = {"n": len(table), "seeds": [0], "encoders": _encoder_digests(list(encoders.values()))}
+    return Drawn(figure, table, f"{alt}and three small paintings. {text}", about)
+
+
 def serving(studio: Studio) -> Drawn:
     """What defences of serving buy and cost on the encoders that leak, from the table of benchmarks/defenses.py."""
     table = defenses.measured("serving")
@@ -412,10 +464,12 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "serving": ("defences_serving", serving),
     "training": ("defences_training", training),
     "dial": ("dejavu_dial", dial),
+    "dejavu-growth": ("dejavu_growth", dejavu_growth),
+    "reconstruction": ("dejavu_reconstruction", reconstruction),
 }
 """Figures by the name that `only` takes: the stem of their files, and what draws them."""
 
-CLASSROOM_ALONE = ("partshapes", "recipes", "growth", "serving", "training", "dial")
+CLASSROOM_ALONE = ("partshapes", "recipes", "growth", "serving", "training", "dial", "dejavu-growth", "reconstruction")
 """Of the embedded images, or of tables kept with the zoo."""
 
 

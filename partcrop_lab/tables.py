@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from partcrop_lab.audit.metrics import fold_ranks, roc_points
-from partcrop_lab.audit.stats import HALF_WIDTH, LEVEL
+from partcrop_lab.audit.stats import HALF_WIDTH, LEVEL, over_seeds
 from partcrop_lab.errors import BadInput
 from partcrop_lab.parts import cut_parts, gaussian_target, part_boxes, part_response, response_energy, similarity
 from partcrop_lab.parts.crops import covered_cells
@@ -333,4 +333,29 @@ def dial_table(table: pd.DataFrame) -> pd.DataFrame:
                 rows.append(about | {"kind": "share", "curve": name, "value": value, "low": low, "high": high})
             score = {"value": one.score, "low": one.low, "high": one.high}
             rows.append(about | {"kind": "score", "curve": one.what} | score)
+    return pd.DataFrame(rows)
+
+
+def dejavu_growth_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The deja vu score along the epochs and over layers and numbers of images, over all images and several trainings.
+
+    Args:
+        table: of `dejavu.measured("growth")`.
+
+    Returns:
+        One row per recipe, N, T, layer and curve: "deja vu", "third set" (where 0 is right) and "gap of the probe" (of
+        a linear probe, between the encoder's own training images and the third set); columns value, low, high, n
+        (images of each training) and trainings. Intervals of scores hold the images' share and the spread over
+        trainings, those of the gap this spread alone.
+    """
+    rows, names = [], ["recipe", "N", "T", "layer"]
+    for key, own in table[table["share"] == 1.0].groupby([*names, "what"], sort=False):
+        about = dict(zip(names, key, strict=False)) | {"n": int(own["images"].iloc[0]), "trainings": len(own)}
+        curves = {key[-1]: (own["score"], (own["high"] - own["low"]) / (2 * HALF_WIDTH))}
+        if key[-1] == "deja vu":
+            curves["gap of the probe"] = (own["probe_members"] - own["probe_third"], [0.0] * len(own))
+        for curve, (values, errors) in curves.items():
+            value, error = over_seeds(values, errors)
+            reach = HALF_WIDTH * error
+            rows.append(about | {"curve": curve, "value": value, "low": value - reach, "high": value + reach})
     return pd.DataFrame(rows)

@@ -353,6 +353,41 @@ def test_the_table_of_the_dial_holds_shares_and_scores_of_the_projector_where_th
     assert axes.shape == (2, 2) and axes[0, 0].get_title() == "simclr, projector"
 
 
+def grown(seeds=3):
+    """Scores as benchmarks/dejavu_growth.py writes them: higher with every epoch, lower with more images."""
+    return pd.DataFrame(
+        {"recipe": "simclr", "N": n, "training_seed": seed, "T": t, "layer": layer, "what": what, "share": share}
+        | {"score": (what == "deja vu") * (t / n / 100 + 0.01 * seed), "images": 2 * n, "public": 2000}
+        | {"low": (what == "deja vu") * (t / n / 100 + 0.01 * seed) - 0.03, "probe_members": 0.9, "probe_third": 0.6}
+        | {"high": (what == "deja vu") * (t / n / 100 + 0.01 * seed) + 0.03}
+        for seed in range(seeds)
+        for n in (50, 100)
+        for t in (150, 300)
+        for layer in ("projector", *(("backbone", "1", "2") if t == 300 else ()))
+        for what in ("deja vu", "third set")
+        for share in (0.2, 1.0)
+    )
+
+
+def test_the_growth_of_deja_vu_is_told_over_pairs_with_images_and_their_spread_in_the_interval():
+    table = tables.dejavu_growth_table(grown())
+    one = table[(table["N"] == 50) & (table["T"] == 300) & (table["layer"] == "projector")].set_index("curve")
+    own = one.loc["deja vu"]
+    assert own["value"] == pytest.approx(0.07) and own["trainings"] == 3 and own["n"] == 100
+    reach = (0.03**2 + 1.96**2 * 0.01**2 / 3) ** 0.5
+    assert own["high"] - own["value"] == pytest.approx(reach, rel=1e-4) == own["value"] - own["low"]
+    assert one.loc["third set", "value"] == 0 and one.loc["gap of the probe", "value"] == pytest.approx(0.3)
+    axes = plots.dejavu_growth(table)
+    assert [text.get_text() for text in axes[2].get_xticklabels()] == ["block 1", "block 2", "backbone", "projector"]
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["N = 50", "N = 100"]
+
+
+def test_kept_tables_of_deja_vu_are_read_by_kind():
+    assert set(pl.dejavu.measured()["recipe"]) >= {"simclr", "supervised"}
+    with pytest.raises(ValueError, match="kind is 'epochs'; it must be one of dial, growth, painted"):
+        pl.dejavu.measured("epochs")
+
+
 def test_the_benchmark_turns_the_dial_of_the_zoos_own_pairs():
     sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
     import dejavu as benchmark

@@ -32,6 +32,8 @@ PARTITION = {(True, False): "memorised", (True, True): "correlated", (False, Tru
 UNASSOCIATED = "unassociated"
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
 DRAWS = 1000
+KINDS = {"dial": "dejavu", "growth": "dejavu_growth", "painted": "reconstruction"}
+"""The tables kept with the zoo, by what they hold, each made by the benchmark of its name."""
 
 
 @dataclass(frozen=True)
@@ -259,16 +261,23 @@ def with_controls(
     return found, pd.concat(tables, ignore_index=True)
 
 
-def measured() -> pd.DataFrame:
-    """The scores of pairs of encoders over the correlation of backgrounds with classes, kept with the zoo.
+def measured(kind: str = "dial") -> pd.DataFrame:
+    """What was measured of pairs of encoders and is kept with the zoo.
+
+    Args:
+        kind: "dial", over the correlation of backgrounds with classes; "growth", along the epochs, over layers and
+            numbers of training images; "painted", how near reconstructions come, one row per image.
 
     Returns:
-        As benchmarks/dejavu.py writes them.
+        As the benchmark of `KINDS` writes it.
 
     Raises:
+        ValueError: another kind.
         BadInput: the table is not there.
     """
-    return zoo.measured("dejavu", "python benchmarks/dejavu.py")
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+    return zoo.measured(KINDS[kind], f"python benchmarks/{KINDS[kind]}.py")
 
 
 def association(own: bool, other: bool) -> str:

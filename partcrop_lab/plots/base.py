@@ -28,6 +28,9 @@ LOOKS: dict[str, dict[str, Any]] = {
     "non-members": {"color": BLUE, "linestyle": "--"},
 }
 
+LINES = (("o", "-", RED), ("s", "--", BLUE), ("^", "-.", GREEN), ("D", ":", PURPLE))
+"""Marker, line and colour of several trainings in one panel."""
+
 NAMES = {
     "target": "attack",
     "untrained": "control: untrained",

@@ -13,6 +13,7 @@ from partcrop_lab.plots.base import (
     BLUE,
     GREEN,
     GREY,
+    LINES,
     LOOKS,
     NAMES,
     ORANGE,
@@ -92,13 +93,12 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
     """
     recipes = list(dict.fromkeys(table["recipe"]))
     axes = own_row(axes, len(recipes), 3.6, 3.4, sharey=True)
-    looks = (("o", "-", RED), ("s", "--", BLUE), ("^", "-.", GREEN), ("D", ":", PURPLE))
     for ax, recipe in zip(axes, recipes, strict=True):
         own = table[table["recipe"] == recipe]
         groups = own.groupby(["N", "planned", "training_seed"])
         step = 0.012 * own["steps"].max()  # so that bars stand side by side
         for number, ((members, planned, seed), one) in enumerate(groups):
-            marker, line, colour = looks[number % len(looks)]
+            marker, line, colour = LINES[number % len(LINES)]
             x = one["steps"] + step * (number - (len(groups) - 1) / 2)
             reach = np.stack([one["auc"] - one["low"], one["high"] - one["auc"]]).clip(0)
             how = {"marker": marker, "ls": line, "color": colour, "ms": 5, "capsize": 2.5}

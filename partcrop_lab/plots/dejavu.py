@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
-from partcrop_lab.plots.base import BLUE, GREEN, GREY, RED, own_row, styled
+from partcrop_lab.plots.base import BLUE, GREEN, GREY, LINES, RED, own_row, styled
 from partcrop_lab.plots.parts import channels_last, image_with_boxes
 
 if TYPE_CHECKING:
@@ -144,6 +144,48 @@ def dial(table: pd.DataFrame, axes: np.ndarray | None = None) -> np.ndarray:
     for row in axes:
         row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return axes
+
+
+@styled
+def dejavu_growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """The deja vu score along the epochs and over layers, beside the gap of a linear probe; a line for each N.
+
+    Args:
+        table: of `tables.dejavu_growth_table`, of one recipe.
+        axes: three: along the epochs at the projector, the probe's gap, and over layers at the end.
+    """
+    text = "Bars: 95 % intervals. Grey: the third set, where 0 is right."
+    axes = own_row(axes, 3, 3.2, 3.2, 0.4, text)
+    layers = sorted(set(table["layer"]) - {"backbone", "projector"}, key=int)
+    places = {name: place for place, name in enumerate([*layers, "backbone", "projector"])}
+    table = table.assign(place=table["layer"].map(places))
+    along, last = table[table["layer"] == "projector"], table[table["T"] == table["T"].max()]
+    for number, members in enumerate(sorted(set(table["N"]))):
+        marker, line, colour = LINES[number % len(LINES)]
+        for ax, some, x, curve in (
+            (axes[0], along, "T", "third set"),
+            (axes[0], along, "T", "deja vu"),
+            (axes[1], along, "T", "gap of the probe"),
+            (axes[2], last, "place", "third set"),
+            (axes[2], last, "place", "deja vu"),
+        ):
+            one = some[(some["N"] == members) & (some["curve"] == curve)].sort_values(x)
+            reach = np.stack([one["value"] - one["low"], one["high"] - one["value"]])
+            look = (
+                {"color": GREY, "alpha": 0.5}
+                if curve == "third set"
+                else {"color": colour, "label": f"N = {members:,}"}
+            )
+            at = one[x] + 0.012 * number * some[x].max()  # so that bars stand side by side
+            ax.errorbar(at, one["value"], reach, marker=marker, ls=line, ms=5, capsize=2, **look)
+    for ax, ylabel in zip(axes, ("deja vu score, projector", "gap of the linear probe", "deja vu score"), strict=True):
+        ax.axhline(0, color="black", lw=0.8, ls=(0, (1, 2)))
+        ax.set(xlabel="epochs T", ylabel=ylabel)
+    names = [f"block {name}" if name in layers else name for name in places]
+    axes[2].set_xticks(list(places.values()), names, rotation=30, ha="right")
+    axes[2].set_xlabel("layer, at the last epoch")
+    axes[0].legend(loc="upper left")
+    return np.asarray(axes)
 
 
 def _side_by_side(images: Tensor, gap: int = 3) -> np.ndarray:

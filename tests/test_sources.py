@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from partcrop_lab.errors import BadInput
-from partcrop_lab.images import listing, load_images, torchvision_sets
+from partcrop_lab.images import listing, load_images, partshapes, torchvision_sets
 
 SIDE = 16
 
@@ -361,6 +361,20 @@ def test_without_a_network_one_sentence_says_where_to_put_what(tmp_path, monkeyp
     with pytest.raises(BadInput, match=rf"{name} is not under .*no network.*https?://.*exists") as caught:
         load_images(name, root=tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_only_the_partshapes_that_are_named_are_drawn(monkeypatch):
+    drawn, draw = [], partshapes.draw
+    monkeypatch.setattr(partshapes, "draw", lambda *how: drawn.append(how[1]) or draw(*how))
+    whole = load_images("partshapes", n=6, size=32, seed=2)
+    names = [whole.names[4], whole.names[1]]
+    drawn.clear()
+    some = load_images("partshapes", n=6, size=32, seed=2, names=names)
+    assert drawn == [1, 4] and some.names == tuple(names) and some.digest == whole.subset(names).digest
+    assert some.part_boxes == whole.subset(names).part_boxes and some.source == whole.source
+    for unknown in (["tree"], [*names, "tree"]):
+        with pytest.raises(BadInput, match=r"1 of the names asked for .* first 'tree'; its names look like 'partsha"):
+            load_images("partshapes", n=6, size=32, seed=2, names=unknown)
 
 
 def test_partshapes_come_with_boxes_and_classes():

@@ -12,7 +12,7 @@ server): 1-nearest-neighbour on pixels 31.8 % (2,000 training, 500 test images),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -302,8 +302,17 @@ def draw(seed: int, i: int, size: int = 64, background_correlation: float = 0.0)
     return Drawing(_photographed(r, image, seed, i), label, parts, box, background)
 
 
-def partshapes(n: int, size: int = 64, seed: int = 0, background_correlation: float = 0.0) -> PartShapes:
+def partshapes(
+    n: int, size: int = 64, seed: int = 0, background_correlation: float = 0.0, names: Collection[str] | None = None
+) -> PartShapes:
     """The first `n` images of the stream `seed`, each as `draw` makes it.
+
+    Args:
+        n: how many.
+        size: side in pixels.
+        seed: of the stream.
+        background_correlation: see `draw`.
+        names: draw only those of the n that have one of these names; the first where none has.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -312,15 +321,17 @@ def partshapes(n: int, size: int = 64, seed: int = 0, background_correlation: fl
     ('partshapes-0-000000', 'partshapes-0-000001')
     """
     _check(seed, n, size, background_correlation)
-    images, labels = np.empty((n, 3, size, size), np.uint8), np.empty(n, np.int64)
+    named = {i: f"partshapes-{seed}-{i:06d}" for i in range(n)}
+    rows = [i for i, name in named.items() if names is None or name in names] or [*named][:1]
+    images, labels = np.empty((len(rows), 3, size, size), np.uint8), np.empty(len(rows), np.int64)
     parts, objects, backgrounds = [], [], []
-    for i in bar(range(n), "partshapes", delay=2):
+    for row, i in enumerate(bar(rows, "partshapes", delay=2)):
         drawing = draw(seed, i, size, background_correlation)
-        images[i], labels[i] = drawing.image.transpose(2, 0, 1), drawing.label
+        images[row], labels[row] = drawing.image.transpose(2, 0, 1), drawing.label
         parts.append(drawing.parts)
         objects.append((drawing.object_box,))
         backgrounds.append(drawing.background)
-    names = tuple(f"partshapes-{seed}-{i:06d}" for i in range(n))
+    names = tuple(named[i] for i in rows)
     return PartShapes(images, labels, tuple(parts), tuple(objects), tuple(backgrounds), names)
 
 

@@ -68,8 +68,7 @@ def load_images(
     source, root = str(source), str(root)
     _check(source, n, size, on_error, options)
     if source == "partshapes":
-        images = _partshapes(2000 if n is None else n, size or 64, seed, **options)
-        return images if names is None else images.subset(names)
+        return _partshapes(2000 if n is None else n, size or 64, seed, names, **options)
     listing = _listing(source, Path(root), **options)
     recipe = {"source": source, "n": n, "seed": seed, "on_error": on_error, **options}
     recipe |= {"root": root} if source in OPTIONS else {}
@@ -127,10 +126,12 @@ def _listing(source: str, root: Path, **options: Any) -> Listing:
     raise BadInput(f"{source}: no such folder or parquet file, nor a named source; these are {', '.join(OPTIONS)}")
 
 
-def _partshapes(n: int, size: int, seed: int, background_correlation: float = 0.0) -> ImageSet:
-    drawn = partshapes.partshapes(n, size, seed, background_correlation)
+def _partshapes(
+    n: int, size: int, seed: int, names: Sequence[str] | None, background_correlation: float = 0.0
+) -> ImageSet:
+    drawn = partshapes.partshapes(n, size, seed, background_correlation, None if names is None else set(names))
     recipe = {"source": "partshapes", "n": n, "size": size, "seed": seed}
-    return ImageSet(
+    images = ImageSet(
         torch.from_numpy(drawn.images),
         drawn.names,
         drawn.labels,
@@ -139,3 +140,4 @@ def _partshapes(n: int, size: int, seed: int, background_correlation: float = 0.
         drawn.object_boxes,
         recipe | {"background_correlation": background_correlation},
     )
+    return images if names is None else images.subset(names)

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from small_recipes import TINY_VIT, settings
 
 import partcrop_lab as pl
+from partcrop_lab import plots
 from partcrop_lab.attacks import EncoderMI, Norms, PartCosine, PartCrop, Reconstruction, Unified
 from partcrop_lab.defenses import (
     DEFENSES,
@@ -27,6 +28,7 @@ from partcrop_lab.defenses import (
     defended,
     make_defense,
     over_trainings,
+    paper_tables,
     save_tradeoff,
     tradeoff,
     with_front,
@@ -213,6 +215,20 @@ def test_trainings_are_averaged_with_their_spread(table):
     inside = (joined.auc - 1.96 * error > 0) & (joined.auc + 1.96 * error < 1) & (table.low > 0) & (other.high < 1)
     assert inside.any()
     np.testing.assert_allclose((joined.high - joined.low)[inside], 2 * 1.959964 * error[inside], rtol=1e-4)
+
+
+def test_trainings_are_told_as_the_papers_tables(table):
+    found = paper_tables(over_trainings(table))
+    assert list(found) == ["noise", "query-limit", "early-stop"]
+    assert found["early-stop"].index.tolist() == ["none", "early-stop share=0.5"]
+    cell, row = found["noise"].loc["noise sigma=5.0", "simclr"], table.iloc[2]
+    lines = cell.splitlines()
+    assert lines[0].startswith("AUC 0.") and lines[1] == f"adaptive {row.auc:.3f} ({row.low:.3f} to {row.high:.3f})"
+    assert lines[2] == f"probe {100 * row.probe:.1f} %, 1 training"
+    both = over_trainings(pd.concat([table, table.assign(recipe="mae").query("level == 'none'")]))
+    assert paper_tables(both)["noise"].loc["noise sigma=5.0", "mae"] == "not trained"
+    axes = plots.word_tables(found).axes
+    assert [ax.get_title("left") for ax in axes] == list(found)
 
 
 def test_a_tradeoff_is_saved_with_its_figure(table, tmp_path):

@@ -1,8 +1,17 @@
 """Defences: ways to train or to serve an encoder that betray less of its training images, and what each costs."""
 
-from partcrop_lab.defenses.base import DEFENSES, Defense, defended, make_defense
+from partcrop_lab.defenses.base import DEFENSES, Defense, defended, make_defense, spelled
 from partcrop_lab.defenses.serving import Averaged, EarlierLayer, OutputNoise, QueryLimit, Rounding, Served, TopK
-from partcrop_lab.defenses.tradeoff import measured, over_trainings, pareto, save_tradeoff, tradeoff, with_front, worst
+from partcrop_lab.defenses.tradeoff import (
+    measured,
+    over_trainings,
+    paper_tables,
+    pareto,
+    save_tradeoff,
+    tradeoff,
+    with_front,
+    worst,
+)
 from partcrop_lab.defenses.training import DPSGD, SCSR, Capacity, EarlyStop, StrongAugmentation, WeightDecay
 from partcrop_lab.defenses.unlearning import Unlearning
 
@@ -27,8 +36,10 @@ __all__ = [
     "make_defense",
     "measured",
     "over_trainings",
+    "paper_tables",
     "pareto",
     "save_tradeoff",
+    "spelled",
     "tradeoff",
     "with_front",
     "worst",

@@ -123,6 +123,18 @@ def defended(encoder: Encoder, defense: Defense, out: str | Path | None = None, 
     return defense.fit(card["recipe"], encoder.split, **how, **card["settings"])
 
 
+def spelled(label: str) -> str:
+    """A label with the setting that levels differ in, where it is the default and so left out.
+
+    >>> spelled("noise"), spelled("noise sigma=0.5"), spelled("none")
+    ('noise sigma=1.0', 'noise sigma=0.5', 'none')
+    """
+    if label not in DEFENSES:
+        return label
+    setting, value = next(iter(asdict(DEFENSES[label]()).items()), ("", None))
+    return f"{label} {setting}={_plain(value)}" if setting else label
+
+
 def register(defense: type[Defense]) -> type[Defense]:
     """Class decorator: makes a defence known by its `name`."""
     DEFENSES[defense.name] = defense

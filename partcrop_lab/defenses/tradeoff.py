@@ -13,7 +13,7 @@ from partcrop_lab.attacks import Attack
 from partcrop_lab.audit import compare
 from partcrop_lab.audit.kept import code_digest
 from partcrop_lab.audit.stats import HALF_WIDTH, interval, over_seeds
-from partcrop_lab.defenses.base import Defense, defended
+from partcrop_lab.defenses.base import Defense, defended, spelled
 from partcrop_lab.encoders import Encoder, zoo
 from partcrop_lab.encoders.remembering import Remembering
 from partcrop_lab.encoders.utility import halves, judged
@@ -174,6 +174,36 @@ def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
         row |= {name: some[name].mean() for name in ("tpr_at_1_fpr", "tpr_low", "tpr_high", "knn")}
         rows.append(row | {name: some[name].iloc[0] for name in ("members", "nonmembers", "seeds")})
     return with_front(pd.DataFrame(rows))
+
+
+def paper_tables(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """In words, as the paper has them: for each defence a table whose rows are levels and whose columns are recipes.
+
+    Args:
+        table: of `over_trainings`.
+
+    Returns:
+        By the defence's name; the first row is "none". A cell holds the attack's AUC with its interval, where there is
+        one that of an attacker who knows the defence, the linear probe's accuracy, and the number of trainings.
+    """
+    recipes, found = list(dict.fromkeys(table["recipe"])), {}
+    rows_of = dict(list(table.groupby(["level", "recipe"])))
+    for name in dict.fromkeys(table["defense"]):
+        if name == UNDEFENDED:
+            continue
+        levels = [UNDEFENDED, *dict.fromkeys(table.loc[table["defense"] == name, "level"])]
+        cells = [[_cell(rows_of.get((level, recipe))) for recipe in recipes] for level in levels]
+        found[name] = pd.DataFrame(cells, index=[spelled(level) for level in levels], columns=recipes)
+    return found
+
+
+def _cell(rows: pd.DataFrame | None) -> str:
+    if rows is None:
+        return "not trained"
+    heads = {"as before": "AUC", "adaptive": "adaptive"}
+    lines = [f"{heads[one.attacker]} {one.auc:.3f} ({one.low:.3f} to {one.high:.3f})" for one in rows.itertuples()]
+    times = rows["trainings"].iloc[0]
+    return "\n".join([*lines, f"probe {100 * rows['probe'].iloc[0]:.1f} %, {times} training{'s' * int(times > 1)}"])
 
 
 def worst(table: pd.DataFrame, leak: str = "auc") -> pd.DataFrame:

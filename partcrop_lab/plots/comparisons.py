@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 
 from partcrop_lab.plots.base import (
     BLUE,
@@ -190,3 +192,26 @@ def _told(row: Any, leak: str, use: str) -> str:
     name = "no defence" if row.level == "none" else f"{row.level}, attacker {row.attacker}"
     interval = f"{getattr(row, leak):.3f} ({getattr(row, low):.3f} to {getattr(row, high):.3f})"
     return f"{name}: {measure} {interval}, {use} {100 * getattr(row, use):.1f} %, {row.queries} queries an image"
+
+
+@styled
+def word_tables(tables: Mapping[str, pd.DataFrame], figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """Tables of words, one below the other, each under its name.
+
+    Args:
+        tables: rows and columns as their labels say; cells may have several lines.
+        figure: where to draw.
+    """
+    width, heights = max(one.shape[1] for one in tables.values()), [len(one) + 0.5 for one in tables.values()]
+    figure = figure or plt.figure(figsize=(2.0 + 1.9 * width, 0.55 * sum(heights) + 0.4), layout="constrained")
+    axes = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, (name, one) in zip(axes, tables.items(), strict=True):
+        heads = {"rowLabels": list(one.index), "colLabels": list(one.columns)}
+        drawn = ax.table(one.to_numpy().tolist(), **heads, cellLoc="center", bbox=[0, 0, 1, 1])
+        drawn.auto_set_font_size(False)
+        drawn.set_fontsize(7)
+        for (row, _), cell in drawn.get_celld().items():
+            cell.set(edgecolor=GREY, linewidth=0.5, height=0.5 if row == 0 else 1.0)
+        ax.set_title(name, loc="left")
+        ax.axis("off")
+    return figure

@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from partcrop_lab.audit.metrics import fold_ranks, roc_points
-from partcrop_lab.audit.stats import HALF_WIDTH, LEVEL, over_seeds
+from partcrop_lab.audit.stats import HALF_WIDTH, LEVEL, interval, over_seeds
 from partcrop_lab.errors import BadInput
 from partcrop_lab.parts import cut_parts, gaussian_target, part_boxes, part_response, response_energy, similarity
 from partcrop_lab.parts.crops import covered_cells
@@ -345,12 +345,15 @@ def dejavu_growth_table(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per recipe, N, T, layer and curve: "deja vu", "third set" (where 0 is right) and "gap of the probe" (of
         a linear probe, between the encoder's own training images and the third set); columns value, low, high, n
-        (images of each training) and trainings. Intervals of scores hold the images' share and the spread over
-        trainings, those of the gap this spread alone.
+        (images of each training), trainings, and probe with probe_low and probe_high, what the layer is good for on
+        public images. Intervals hold the images' share and the spread over trainings; the gap's this spread alone.
     """
     rows, names = [], ["recipe", "N", "T", "layer"]
     for key, own in table[table["share"] == 1.0].groupby([*names, "what"], sort=False):
         about = dict(zip(names, key, strict=False)) | {"n": int(own["images"].iloc[0]), "trainings": len(own)}
+        spread = np.sqrt(own["probe"] * (1 - own["probe"]) / (own["public"] / 2))  # tested on half of the public images
+        use = interval(*over_seeds(own["probe"], spread))
+        about |= dict(zip(("probe", "probe_low", "probe_high"), use, strict=True))
         curves = {key[-1]: (own["score"], (own["high"] - own["low"]) / (2 * HALF_WIDTH))}
         if key[-1] == "deja vu":
             curves["gap of the probe"] = (own["probe_members"] - own["probe_third"], [0.0] * len(own))
@@ -359,3 +362,22 @@ def dejavu_growth_table(table: pd.DataFrame) -> pd.DataFrame:
             reach = HALF_WIDTH * error
             rows.append(about | {"curve": curve, "value": value, "low": value - reach, "high": value + reach})
     return pd.DataFrame(rows)
+
+
+def dejavu_tradeoff(table: pd.DataFrame) -> pd.DataFrame:
+    """What stopping earlier, or serving an earlier layer, does to the deja vu score and to use, for `plots.tradeoff`.
+
+    Args:
+        table: of `dejavu_growth_table`.
+
+    Returns:
+        Columns recipe, N, defense ("none": the projector after the last epoch, "early-stop" or "guillotine"), level,
+        attacker, score, low, high, probe, probe_low, probe_high, trainings.
+    """
+    some = table[table["curve"] == "deja vu"].rename(columns={"value": "score"})
+    last, top = some["T"] == some.groupby(["recipe", "N"])["T"].transform("max"), some["layer"] == "projector"
+    stopped, cut = "early-stop at " + some["T"].astype(str), "guillotine at " + some["layer"].astype(str)
+    defense = np.select([last & top, top], ["none", "early-stop"], "guillotine")
+    level = np.select([last & top, top], ["none", stopped], cut)
+    kept = ["recipe", "N", "defense", "level", "attacker", "score", "low", "high", "probe", "probe_low", "probe_high"]
+    return some.assign(defense=defense, level=level, attacker="as before")[[*kept, "trainings"]].reset_index(drop=True)

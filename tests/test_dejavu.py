@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from small_recipes import TINY_VIT
 
 import partcrop_lab as pl
-from partcrop_lab import plots, tables
+from partcrop_lab import defenses, plots, tables
 from partcrop_lab.dejavu import (
     Backgrounds,
     DejaVu,
@@ -31,6 +31,7 @@ from partcrop_lab.dejavu import (
     with_controls,
 )
 from partcrop_lab.dejavu import neighbours as neighbours_module
+from partcrop_lab.encoders.recipes import make_recipe
 from partcrop_lab.encoders.zoo_entries import ZOO, correlated
 from partcrop_lab.images import ImageSet
 
@@ -357,6 +358,7 @@ def grown(seeds=3):
     """Scores as benchmarks/dejavu_growth.py writes them: higher with every epoch, lower with more images."""
     return pd.DataFrame(
         {"recipe": "simclr", "N": n, "training_seed": seed, "T": t, "layer": layer, "what": what, "share": share}
+        | {"probe": 0.4 + 0.1 * (layer == "backbone") + 0.01 * seed}
         | {"score": (what == "deja vu") * (t / n / 100 + 0.01 * seed), "images": 2 * n, "public": 2000}
         | {"low": (what == "deja vu") * (t / n / 100 + 0.01 * seed) - 0.03, "probe_members": 0.9, "probe_third": 0.6}
         | {"high": (what == "deja vu") * (t / n / 100 + 0.01 * seed) + 0.03}
@@ -382,6 +384,17 @@ def test_the_growth_of_deja_vu_is_told_over_pairs_with_images_and_their_spread_i
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["N = 50", "N = 100"]
 
 
+def test_stopping_earlier_and_serving_an_earlier_layer_are_points_of_a_tradeoff():
+    table = tables.dejavu_tradeoff(tables.dejavu_growth_table(grown()))
+    one = table[table["N"] == 50].set_index("level")
+    assert one["defense"].tolist() == ["early-stop", "none", *["guillotine"] * 3]
+    assert one.index.tolist()[:2] == ["early-stop at 150", "none"] and "guillotine at 2" in one.index
+    assert one.loc["none", "score"] == pytest.approx(0.07) and one.loc["none", "probe"] == pytest.approx(0.41)
+    assert one.loc["guillotine at backbone", "probe"] == pytest.approx(0.51)
+    drawn = plots.tradeoff(defenses.with_front(table, leak="score", by="N"), by="N", leak="score")
+    assert [ax.get_title() for ax in drawn] == ["50", "100"] and "deja vu score" in drawn[0].get_ylabel()
+
+
 def test_kept_tables_of_deja_vu_are_read_by_kind():
     assert set(pl.dejavu.measured()["recipe"]) >= {"simclr", "supervised"}
     with pytest.raises(ValueError, match="kind is 'epochs'; it must be one of dial, growth, painted"):
@@ -394,4 +407,10 @@ def test_the_benchmark_turns_the_dial_of_the_zoos_own_pairs():
 
     for name, correlation in (("simclr-correlated", 0.5), ("simclr-correlated-b", 0.5), ("vicreg", 0.0)):
         assert correlated(ZOO[name.replace("-correlated", "")], correlation) == replace(ZOO[name], keep=())
+    import dejavu_growth
+
+    for label in dejavu_growth.SWEEPS:
+        one = dejavu_growth.entry(label, 100, 0, "a")
+        assert make_recipe(one.recipe, **one.settings) and one.projector == (label != "supervised")
+        assert max(one.along) < one.settings["epochs"] and (one.members, one.seed, one.pair) == (100, 0, "a")
     assert benchmark.encoder_of("simclr-b", 0.0).name == "zoo:simclr-b"

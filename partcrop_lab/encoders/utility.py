@@ -38,7 +38,7 @@ def probed(encoder: Encoder, train: ImageSet, test: ImageSet) -> np.ndarray:
     Raises:
         BadInput: images without labels.
     """
-    return _probed(embed(encoder, train), _labels(train), embed(encoder, test), _labels(test))
+    return fitted(embed(encoder, train), _labels(train), embed(encoder, test), _labels(test))
 
 
 def judged(encoder: Encoder, train: ImageSet, test: ImageSet) -> tuple[np.ndarray, float]:
@@ -48,7 +48,7 @@ def judged(encoder: Encoder, train: ImageSet, test: ImageSet) -> tuple[np.ndarra
         BadInput: images without labels.
     """
     sides = embed(encoder, train), _labels(train), embed(encoder, test), _labels(test)
-    return _probed(*sides), _knn(*sides)
+    return fitted(*sides), _knn(*sides)
 
 
 def halves(labelled: ImageSet) -> tuple[ImageSet, ImageSet]:
@@ -62,7 +62,8 @@ def classifier() -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
 
 
-def _probed(train: Tensor, labels: np.ndarray, test: Tensor, truth: np.ndarray) -> np.ndarray:
+def fitted(train: Tensor, labels: np.ndarray, test: Tensor, truth: np.ndarray) -> np.ndarray:
+    """Which vectors of `test` (m, D) the probe that is fitted on those of `train` (n, D) gets right, (m,) bool."""
     return classifier().fit(train.numpy(), labels).predict(test.numpy()) == truth
 
 

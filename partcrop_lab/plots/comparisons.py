@@ -119,6 +119,7 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
 LEAKS = {
     "auc": ("AUC", "low", "high", 0.5, "AUC of telling members\nfrom non-members"),
     "tpr_at_1_fpr": ("TPR at 1 % FPR", "tpr_low", "tpr_high", 0.01, "TPR at 1 % FPR"),
+    "score": ("deja vu score", "low", "high", 0.0, "deja vu score, all images"),
 }
 """Of each measure of a leak its name, its interval's columns, its value by chance, and what an axis calls it."""
 

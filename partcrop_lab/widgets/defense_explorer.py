@@ -60,7 +60,7 @@ def defense_explorer(table: pd.DataFrame, by: str = "encoder") -> Panel:
     controls = {
         "encoder": dropdown("encoder", dict.fromkeys(table[by])),
         "attacker": dropdown("attacker", ATTACKERS),
-        "leak": dropdown("leak", LEAKS),
+        "leak": dropdown("leak", [name for name, leak in LEAKS.items() if leak in table]),
         "use": dropdown("utility", USES),
     }
     controls |= {

@@ -21,7 +21,8 @@ from grid import grow
 
 import partcrop_lab as pl
 from partcrop_lab.defenses import StrongAugmentation
-from partcrop_lab.dejavu import at_layer, deja_vu
+from partcrop_lab.dejavu import deja_vu
+from partcrop_lab.dejavu.score import public_index
 from partcrop_lab.encoders.recipes import make_recipe
 from partcrop_lab.encoders.utility import fitted, linear_probe
 from partcrop_lab.encoders.zoo import trained, zoo_dir
@@ -86,7 +87,8 @@ def points(label: str, members: int, seed: int) -> list[dict[str, Any]]:
 
 def used(encoder: pl.Encoder, layer: str | int, public: pl.ImageSet) -> float:
     """Accuracy of a linear probe at a layer, trained on the first half of the public images, on the second half."""
-    vectors, labels, half = at_layer(encoder, layer)(public.batch(slice(None))), public.labels, len(public) // 2
+    vectors, labels = torch.as_tensor(public_index(encoder, layer, public, public.labels).embeddings), public.labels
+    half = len(public) // 2
     return float(fitted(vectors[:half], labels[:half], vectors[half:], labels[half:]).mean())
 
 

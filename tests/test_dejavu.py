@@ -31,6 +31,7 @@ from partcrop_lab.dejavu import (
     with_controls,
 )
 from partcrop_lab.dejavu import neighbours as neighbours_module
+from partcrop_lab.dejavu.score import public_index
 from partcrop_lab.encoders.recipes import make_recipe
 from partcrop_lab.encoders.zoo_entries import ZOO, correlated
 from partcrop_lab.images import ImageSet
@@ -352,6 +353,19 @@ def test_the_table_of_the_dial_holds_shares_and_scores_of_the_projector_where_th
     assert table[table.kind == "score"].curve.unique().tolist() == ["deja vu", "third set"]
     axes = plots.dial(table)
     assert axes.shape == (2, 2) and axes[0, 0].get_title() == "simclr, projector"
+
+
+def test_public_images_are_embedded_once_for_each_encoder_layer_and_projector(pair, monkeypatch):
+    one, public = pair[0], pl.load_images("partshapes", n=30, size=32, seed=77)
+    asked, stream = [], type(one)._stream
+    monkeypatch.setattr(type(one), "_stream", lambda self, *how: asked.append(len(how[0])) or stream(self, *how))
+    first, again = (public_index(one, "projector", public, public.labels) for _ in range(2))
+    assert sum(asked) == 30 and np.array_equal(first.embeddings, again.embeddings)
+    public_index(one, "backbone", public, public.labels)
+    other = one.like(one._model, projector=torch.nn.Identity(), card=one.card, name="other")
+    assert public_index(other, "projector", public, public.labels).embeddings.shape == (30, one.width)
+    public_index(one, "projector", public.subset(slice(0, 20)), public.labels[:20])
+    assert sum(asked) == 30 + 30 + 30 + 20
 
 
 def grown(seeds=3):

@@ -1,16 +1,18 @@
 """An encoder gives the same features for the same image, whatever else is in the batch."""
 
+import numpy as np
 import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
+from partcrop_lab.attacks import PartCrop
 from partcrop_lab.encoders import Encoder, load_encoder
 from partcrop_lab.encoders.recipes import make_recipe
 from partcrop_lab.encoders.remembering import Remembering
 from partcrop_lab.encoders.utility import knn, linear_probe
 from partcrop_lab.errors import BadInput
-from partcrop_lab.images import ImageSet
+from partcrop_lab.images import ImageSet, load_images
 from partcrop_lab.images.resample import resize
 
 VIT = "random:vit_tiny_patch16_224"
@@ -153,6 +155,14 @@ def test_an_encoder_that_is_asked_at_another_side_is_another_and_no_side_is_refu
     assert whole.digest == same.digest != half.digest
     with pytest.raises(ValueError, match="view_side is 0"):
         load_encoder(VIT, image_size=64, view_side=0, **SMALL)
+
+
+def test_an_encoder_that_pools_in_another_way_is_another_so_that_no_cached_feature_of_it_is_taken():
+    plain, same, mean = (load_encoder(VIT, image_size=32, pooling=how, **SMALL) for how in (None, "cls", "mean"))
+    assert plain.digest == same.digest != mean.digest
+    images, attack = load_images("partshapes", n=3, size=32), PartCrop(crops=2)
+    one, other = (attack.features(encoder, images, progress=False) for encoder in (plain, mean))
+    assert not np.allclose(one, other)
 
 
 @pytest.mark.parametrize("model", ["resnet18", "swin_tiny_patch4_window7_224"])

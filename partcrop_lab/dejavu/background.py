@@ -60,7 +60,7 @@ class Backgrounds:
         self.encoders, self.public, self.layer, self.k = dict(encoders), public, layer, k
         self._asked = {name: at_layer(encoder.singly(), layer) for name, encoder in encoders.items()}
         self._index: dict[str, PublicIndex] = {
-            name: public_index(at_layer(encoder, layer), public, public.labels) for name, encoder in encoders.items()
+            name: public_index(encoder, layer, public, public.labels) for name, encoder in encoders.items()
         }
         for index in self._index.values():
             index.check(k)

@@ -22,7 +22,7 @@ from partcrop_lab.encoders.utility import classifier
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
 from partcrop_lab.progress import bar
-from partcrop_lab.store import digest, write_csv, write_json
+from partcrop_lab.store import cached_arrays, digest, write_csv, write_json
 
 PROJECTOR, BACKBONE = "projector", "backbone"
 SETS = ("A", "B", "C")
@@ -344,14 +344,21 @@ def _classes(sets: dict[str, ImageSet], public: ImageSet) -> int:
 
 def _voter(encoder: Encoder, layer: str | int, public: ImageSet, k: int, labels: np.ndarray, classes: int) -> Voter:
     """The votes of the nearest public images."""
-    asked = at_layer(encoder, layer)
-    index = public_index(asked, public, labels)
+    asked, index = at_layer(encoder, layer), public_index(encoder, layer, public, labels)
     return lambda crops: index.votes(asked(crops), k, classes)
 
 
-def public_index(asked: Voter, public: ImageSet, labels: np.ndarray) -> PublicIndex:
-    """The public images as a layer sees them, with the labels they vote with."""
-    return PublicIndex(torch.cat([asked(batch) for batch in public.batches()]), labels)
+def public_index(encoder: Encoder, layer: str | int, public: ImageSet, labels: np.ndarray) -> PublicIndex:
+    """The public images as a layer sees them, kept in the cache, with the labels they vote with."""
+    asked, own = at_layer(encoder, layer), ()
+    if layer == PROJECTOR:  # which the encoder's digest does not hold
+        own = sorted((name, digest(values.cpu().numpy())) for name, values in encoder.projector.state_dict().items())
+
+    def make() -> dict[str, np.ndarray]:
+        return {"embeddings": torch.cat([asked(batch) for batch in public.batches()]).numpy()}
+
+    key = digest("public", encoder.digest, own, layer, public.digest)
+    return PublicIndex(cached_arrays("features", key, make)["embeddings"], labels)
 
 
 def _classifier(reference: Encoder, public: ImageSet, least: float, labels: np.ndarray, classes: int) -> Voter:

@@ -328,10 +328,12 @@ class Encoder:
 
     @cached_property
     def digest(self) -> str:
-        """A sha256 of weights, architecture, preprocessing, precision and side of views: what decides the features."""
+        """A sha256 of all that decides the features: weights, preprocessing, precision, side of views, pooling."""
         how = [self.image_size, self.mean, self.std, str(self.dtype)]
         if self.view_side != self.image_size:  # where attacks ask it at another side
             how.append(self.view_side)
+        if self.pooling != ("cls" if self.has_cls else "mean"):  # another than the weights alone would have
+            how.append(self.pooling)
         if self.architecture is None:
             return store.digest(self._asked_digest or uuid.uuid4().hex, how)
         weights = self._model.state_dict()

@@ -340,7 +340,7 @@ def dial(studio: Studio) -> Drawn:
     text += "the other does not; misrepresented: the reverse; correlated: both do. Bars: 95 % intervals over images."
     plots.caption(figure, text)
     told = "; ".join(
-        f"{one.recipe} at {one.correlation:g}: {one.curve} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+        f"{one.recipe} at {one.correlation:g}: {one.curve} {_interval(one.value, one)}"
         for one in table[table["curve"].isin(["memorised", "correlated", "deja vu"])].itertuples()
     )
     alt = "Above, the share of images whose class is recalled from the background by both encoders, or by one alone; "
@@ -349,30 +349,59 @@ def dial(studio: Studio) -> Drawn:
     return Drawn(figure, table, f"{alt}{told}.", about)
 
 
+def _grown() -> tuple[pd.DataFrame, str, dict[str, Any]]:
+    """Of pairs of SimCLRs the table over trainings, what a caption says of them all, and sizes and seeds."""
+    found = dejavu.measured("growth")
+    found = found[found["recipe"] == "simclr"]
+    table = tables.dejavu_growth_table(found)
+    text = "SimCLR; partshapes; pairs of encoders trained on disjoint sets of N images each, means over "
+    text += (
+        f"{_listed(table['trainings'])} pairs, each on sets of its own; of {_listed(found['public'])} public images "
+    )
+    text += "the nearest 100 vote. "
+    seeds = sorted({int(seed) for seed in found["training_seed"]})
+    return table, text, {"n": sorted({int(n) for n in found["N"]}), "seeds": seeds}
+
+
 def dejavu_growth(studio: Studio) -> Drawn:
     """Deja vu along the epochs, over layers and numbers of images, from the table of benchmarks/dejavu_growth.py."""
-    found = dejavu.measured("growth")
-    table = tables.dejavu_growth_table(found)
-    recipes = list(dict.fromkeys(table["recipe"]))
-    figure = _canvas(9.8, 3.4 * len(recipes) + 0.8)
-    for recipe, axes in zip(recipes, figure.subplots(len(recipes), 3, squeeze=False), strict=True):
-        plots.dejavu_growth(table[table["recipe"] == recipe], axes)
-    seeds = sorted({int(seed) for seed in found["training_seed"]})
-    text = f"{_listed(found['recipe'])}; partshapes, {studio.size} px; pairs of encoders trained on disjoint sets of N "
-    text += f"images each, means over {_listed(table['trainings'])} pairs, each on sets of its own; of "
-    text += f"{_listed(found['public'])} public images the nearest 100 vote; left and middle: projector, along one "
-    text += "training, mid-schedule but for the last epoch. Grey: images of a third set, where 0 is right. The gap is "
-    text += "the linear probe's accuracy on the encoder's own training images minus that on the third set. Bars: 95 % "
-    text += "intervals, over images and pairs, of the gap over pairs."
+    table, text, about = _grown()
+    figure = _canvas(9.8, 4.2)
+    plots.dejavu_growth(table, figure.subplots(1, 3))
+    text += (
+        "Left and middle: along one training, mid-schedule but for the last epoch. Grey: images of a third set, where "
+    )
+    text += "0 is right. The gap is the linear probe's accuracy on the encoder's own training images minus that on the "
+    text += "third set. Bars: 95 % intervals, over images and pairs, of the gap over pairs."
     plots.caption(figure, text)
     shown = table[(table["layer"] == "projector") & (table["curve"] != "third set")]
-    told = "; ".join(
-        f"{one.recipe}, N = {one.N}, T = {one.T}: {one.curve} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
-        for one in shown.itertuples()
-    )
+    told = "; ".join(f"N = {one.N}, T = {one.T}: {one.curve} {_interval(one.value, one)}" for one in shown.itertuples())
     alt = "The deja vu score against epochs, the gap of a linear probe against epochs, and the score over layers, a "
-    about = {"n": sorted({int(n) for n in found["N"]}), "seeds": seeds}
     return Drawn(figure, table, f"{alt}line for each number of images. At the projector: {told}.", about)
+
+
+def dejavu_tradeoff(studio: Studio) -> Drawn:
+    """What stopping earlier and serving an earlier layer do to deja vu and to use, from the same table."""
+    table, text, about = _grown()
+    table = defenses.with_front(tables.dejavu_tradeoff(table), leak="score", by="N")
+    sizes = about["n"]
+    figure = _canvas(3.0 * len(sizes) + 1.9, 4.2)
+    axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+    for ax, members in zip(plots.tradeoff(table, axes, by="N", leak="score"), sizes, strict=True):
+        ax.set_title(f"N = {members:,}")
+    text += (
+        "No defence: the projector after the last epoch is served. Early-stop: the projector after fewer. Guillotine: "
+    )
+    text += "the backbone, or one of its blocks, after the last. The probe is trained and tested on public images. "
+    text += "Bars: 95 % intervals over images and pairs."
+    plots.caption(figure, text)
+    told = "; ".join(
+        f"N = {one.N}, {one.level}: {_interval(one.score, one)}, probe {one.probe:.3f}" for one in table.itertuples()
+    )
+    alt = (
+        "The deja vu score against the accuracy of a linear probe, a plane for each number of images, a point for each "
+    )
+    return Drawn(figure, table, f"{alt}layer or epoch served, with error bars and the Pareto front. {told}.", about)
 
 
 def reconstruction(studio: Studio) -> Drawn:
@@ -468,7 +497,11 @@ def _planes(table: pd.DataFrame, by: str, sides: str, text: str, seeds: list[int
 
 def _auc(row: Any) -> str:
     """An AUC with its interval, as an alternative text tells it."""
-    return f"{row.auc:.3f} ({row.low:.3f} to {row.high:.3f})"
+    return _interval(row.auc, row)
+
+
+def _interval(value: float, row: Any) -> str:
+    return f"{value:.3f} ({row.low:.3f} to {row.high:.3f})"
 
 
 def _listed(column: pd.Series) -> str:

@@ -337,7 +337,8 @@ def test_membership_and_memory_of_the_same_images_are_joined():
 def test_the_table_of_the_dial_holds_shares_and_scores_of_the_projector_where_there_is_one():
     rows = [
         {"recipe": recipe, "correlation": c, "layer": layer, "what": what, "share": share, "images": 100}
-        | {"memorised": 20, "correlated": int(10 + 60 * c), "misrepresented": 15, "unassociated": 5}
+        | {"memorised": 20, "correlated": int(10 + 60 * c) + (recipe == "supervised") * 20, "misrepresented": 15}
+        | {"unassociated": 5}
         | {"score": 0.05, "low": 0.01, "high": 0.09, "N": 300, "public": 2000}
         for recipe, layers in (("simclr", ("backbone", "projector")), ("supervised", ("backbone",)))
         for layer in layers
@@ -353,6 +354,8 @@ def test_the_table_of_the_dial_holds_shares_and_scores_of_the_projector_where_th
     assert table[table.kind == "score"].curve.unique().tolist() == ["deja vu", "third set"]
     axes = plots.dial(table)
     assert axes.shape == (2, 2) and axes[0, 0].get_title() == "simclr, projector"
+    low, high = axes[0, 1].get_ylim()
+    assert low == 0 and high > table[table.kind == "share"].high.max()  # also of the recipe that is drawn last
 
 
 def test_public_images_are_embedded_once_for_each_encoder_layer_and_projector(pair, monkeypatch):

@@ -136,10 +136,10 @@ def dial(table: pd.DataFrame, axes: np.ndarray | None = None) -> np.ndarray:
                 reach = np.stack([one["value"] - one["low"], one["high"] - one["value"]]).clip(0)
                 x = one["correlation"] + 0.012 * (shift - 1)
                 ax.errorbar(x, one["value"], reach, capsize=2, ms=5, label=name, **DIAL_LOOKS[name])
-        column[0].set(title=f"{recipe}, {table.loc[table['recipe'] == recipe, 'layer'].iloc[0]}", ylim=(0, None))
+        column[0].set_title(f"{recipe}, {table.loc[table['recipe'] == recipe, 'layer'].iloc[0]}")
         column[1].axhline(0, color="black", lw=0.8, ls=(0, (1, 2)))
         column[1].set(xlabel="correlation of backgrounds with classes", xticks=sorted(set(table["correlation"])))
-    axes[0, 0].set(ylabel="share of the images of A and B")
+    axes[0, 0].set(ylabel="share of the images of A and B", ylim=(0, None))  # once all are drawn, or later ones are cut
     axes[1, 0].set(ylabel="deja vu score\n(accuracy, trained minus other)")
     for row in axes:
         row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))

@@ -20,9 +20,8 @@ from partcrop_lab import defenses, dejavu, plots, tables
 from partcrop_lab.attacks import PartCrop
 from partcrop_lab.audit import AuditResult, released_images
 from partcrop_lab.audit.kept import code_digest
-from partcrop_lab.encoders import Encoder, load_encoder
+from partcrop_lab.encoders import Encoder
 from partcrop_lab.encoders.zoo import card, measured, zoo_names
-from partcrop_lab.encoders.zoo_entries import PROBE
 from partcrop_lab.images import load_images, member_split
 from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_csv, write_json
@@ -34,7 +33,6 @@ ATTACKERS = ("mlp", "mlp-wide", "mlp-narrow", "mlp-deep", "mlp-shallow", "mlp-v2
 DEFENDED = ("zoo:mae", "zoo:simclr", "zoo:supervised", "zoo:vicreg")
 """The encoders that leak most."""
 TRAP_IMAGES = 1000
-PAINTED = 4
 NULL_FITS = 5
 PACKAGES = ("partcrop-lab", "torch", "timm", "scikit-learn", "numpy", "pandas", "matplotlib")
 
@@ -404,30 +402,6 @@ def dejavu_tradeoff(studio: Studio) -> Drawn:
     return Drawn(figure, table, f"{alt}layer or epoch served, with error bars and the Pareto front. {told}.", about)
 
 
-def reconstruction(studio: Studio) -> Drawn:
-    """What is painted of images from their backgrounds alone, by the reconstructors kept with the zoo."""
-    table = dejavu.measured("painted")
-    painters = dejavu.zoo_reconstructors(table["recipe"].iloc[0])
-    encoders = {which: load_encoder(one.about["name"]) for which, one in painters.items()}
-    public = load_images(**PROBE, size=studio.size)
-    layer = painters["A"].about["layer"]
-    found = dejavu.reconstruct(painters, dejavu.Backgrounds(encoders, public, layer), each=PAINTED, progress=False)
-    figure = _canvas(9.6, 0.95 * len(found.table) + 1.0)
-    plots.reconstructions(found, range(len(found.table)), figure)
-    gains = ["{:.2f} ({:.2f} to {:.2f})".format(*dejavu.painted_gain(table, control)) for control in (False, True)]
-    counts, side = table["set"].value_counts(), painters["A"].settings.size
-    text = f"partshapes; the first {PAINTED} images of A and of B that have a background, none chosen. A diffusion "
-    text += f"model of {len(public):,} public images, one for each encoder, paints {side} px from the mean {layer} "
-    text += "embedding of the background's 100 nearest public images, both from the same noise. What both paint is the "
-    text += f"look of public images, not memory. Over {counts['A']} + {counts['B']} images the encoder trained on one "
-    text += f"leads to paintings nearer to it than the other's by {gains[0]} of 255 (root mean square; 95 % interval), "
-    text += f"on {counts['C']} images of a third set by {gains[1]}."
-    plots.caption(figure, text)
-    alt = f"For {len(found.table)} images the image, its background, and under two encoders the nearest public image "
-    about = {"n": len(table), "seeds": [0], "encoders": _encoder_digests(list(encoders.values()))}
-    return Drawn(figure, table, f"{alt}and three small paintings. {text}", about)
-
-
 def serving(studio: Studio) -> Drawn:
     """What defences of serving buy and cost on the encoders that leak, from the table of benchmarks/defenses.py."""
     table = defenses.measured("serving")
@@ -526,12 +500,14 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "training": ("defences_training", training),
     "defence-tables": ("defence_tables", defence_tables),
     "dial": ("dejavu_dial", dial),
+    "dejavu-growth": ("dejavu_growth", dejavu_growth),
+    "dejavu-tradeoff": ("dejavu_tradeoff", dejavu_tradeoff),
 }
 """Figures by the name that `only` takes: the stem of their files, and what draws them."""
 
 CLASSROOM_ALONE = (
     *("partshapes", "recipes", "growth", "serving", "training", "defence-tables"),
-    "dial",
+    *("dial", "dejavu-growth", "dejavu-tradeoff"),
 )
 """Of the embedded images, or of tables kept with the zoo."""
 

@@ -3,6 +3,7 @@ import json
 import pandas as pd
 import pytest
 from PIL import Image
+from test_dejavu import grown
 
 import partcrop_lab as pl
 from partcrop_lab import figures, studio, tables
@@ -150,11 +151,22 @@ def test_the_growth_of_the_leak_is_drawn_from_its_table(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "memory_growth.csv"), table, check_dtype=False)
 
 
+def test_the_growth_of_deja_vu_and_what_may_be_done_against_it_are_drawn_from_one_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARTCROP_LAB_ZOO", str(tmp_path))
+    pd.concat([grown(), grown().assign(recipe="vicreg")]).to_csv(tmp_path / "dejavu_growth.csv", index=False)
+    make_figures(tmp_path / "out", ["dejavu-growth", "dejavu-tradeoff"], progress=False)
+    one, other = (json.loads((tmp_path / "out" / f"dejavu_{name}.json").read_text()) for name in ("growth", "tradeoff"))
+    assert "N = 50, T = 300: deja vu 0.070 (0.0" in one["alt"] and "means over 3 pairs" in one["caption"]
+    assert "N = 100, guillotine at backbone: 0.0" in other["alt"] and other["n"] == [50, 100]
+    assert set(pd.read_csv(tmp_path / "out" / "dejavu_growth.csv")["recipe"]) == {"simclr"}
+
+
 COMMANDS = {
     "serving": "python benchmarks/defenses.py --serving",
     "training": "python benchmarks/defenses.py",
     "defence-tables": "python benchmarks/defenses.py",
     "dial": "python benchmarks/dejavu.py",
+    "dejavu-growth": "python benchmarks/dejavu_growth.py",
     "main": "partcrop-lab compare",
 }
 

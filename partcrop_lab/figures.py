@@ -366,11 +366,11 @@ def dejavu_growth(studio: Studio) -> Drawn:
     table, text, about = _grown()
     figure = _canvas(9.8, 4.2)
     plots.dejavu_growth(table, figure.subplots(1, 3))
+    text += "Left and middle: along one training, mid-schedule but for the last epoch. Grey: images of a third set, "
     text += (
-        "Left and middle: along one training, mid-schedule but for the last epoch. Grey: images of a third set, where "
+        "where 0 is right. The gap is the linear probe's accuracy on the encoder's own training images minus that on "
     )
-    text += "0 is right. The gap is the linear probe's accuracy on the encoder's own training images minus that on the "
-    text += "third set. Bars: 95 % intervals, over images and pairs, of the gap over pairs."
+    text += "the third set. Bars: 95 % intervals, over images and pairs, of the gap over pairs."
     plots.caption(figure, text)
     shown = table[(table["layer"] == "projector") & (table["curve"] != "third set")]
     told = "; ".join(f"N = {one.N}, T = {one.T}: {one.curve} {_interval(one.value, one)}" for one in shown.itertuples())
@@ -387,19 +387,17 @@ def dejavu_tradeoff(studio: Studio) -> Drawn:
     axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
     for ax, members in zip(plots.tradeoff(table, axes, by="N", leak="score"), sizes, strict=True):
         ax.set_title(f"N = {members:,}")
-    text += (
-        "No defence: the projector after the last epoch is served. Early-stop: the projector after fewer. Guillotine: "
-    )
-    text += "the backbone, or one of its blocks, after the last. The probe is trained and tested on public images. "
-    text += "Bars: 95 % intervals over images and pairs."
+    text += "No defence: the projector after the last epoch is served. Early-stop: the projector after fewer. "
+    text += "Guillotine: the backbone, or one of its blocks, after the last. The probe is trained and tested on public "
+    text += "images. Bars: 95 % intervals over images and pairs."
     plots.caption(figure, text)
     told = "; ".join(
         f"N = {one.N}, {one.level}: {_interval(one.score, one)}, probe {one.probe:.3f}" for one in table.itertuples()
     )
-    alt = (
-        "The deja vu score against the accuracy of a linear probe, a plane for each number of images, a point for each "
+    alt = "The deja vu score against the accuracy of a linear probe, a plane for each number of images, a point for "
+    return Drawn(
+        figure, table, f"{alt}each layer or epoch served, with error bars and the Pareto front. {told}.", about
     )
-    return Drawn(figure, table, f"{alt}layer or epoch served, with error bars and the Pareto front. {told}.", about)
 
 
 def serving(studio: Studio) -> Drawn:

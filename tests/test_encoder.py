@@ -163,6 +163,9 @@ def test_an_encoder_that_pools_in_another_way_is_another_so_that_no_cached_featu
     images, attack = load_images("partshapes", n=3, size=32), PartCrop(crops=2)
     one, other = (attack.features(encoder, images, progress=False) for encoder in (plain, mean))
     assert not np.allclose(one, other)
+    callable_ = {"name": "asked", "image_size": 32, "digest": "it"}
+    asked = [Encoder(plain.tokens, pooling=how, **callable_).digest for how in (None, "mean", "cls")]
+    assert len(set(asked)) == 3  # a callable, which is not asked for it
 
 
 @pytest.mark.parametrize("model", ["resnet18", "swin_tiny_patch4_window7_224"])

@@ -332,10 +332,11 @@ class Encoder:
         how = [self.image_size, self.mean, self.std, str(self.dtype)]
         if self.view_side != self.image_size:  # where attacks ask it at another side
             how.append(self.view_side)
+        if self.architecture is None:  # whether it has a CLS token is not known before it is asked
+            how += [self._asked_pooling] * (self._asked_pooling is not None)
+            return store.digest(self._asked_digest or uuid.uuid4().hex, how)
         if self.pooling != ("cls" if self.has_cls else "mean"):  # another than the weights alone would have
             how.append(self.pooling)
-        if self.architecture is None:
-            return store.digest(self._asked_digest or uuid.uuid4().hex, how)
         weights = self._model.state_dict()
         arrays = [part for name in sorted(weights) for part in (name, weights[name].cpu().numpy())]
         if self.decoder is not None:

@@ -353,10 +353,8 @@ def _grown() -> tuple[pd.DataFrame, str, dict[str, Any]]:
     found = found[found["recipe"] == "simclr"]
     table = tables.dejavu_growth_table(found)
     text = "SimCLR; partshapes; pairs of encoders trained on disjoint sets of N images each, means over "
-    text += (
-        f"{_listed(table['trainings'])} pairs, each on sets of its own; of {_listed(found['public'])} public images "
-    )
-    text += "the nearest 100 vote. "
+    text += f"{_listed(table['trainings'])} pairs, each on sets of its own; of {_listed(found['public'])} public "
+    text += "images the nearest 100 vote. "
     seeds = sorted({int(seed) for seed in found["training_seed"]})
     return table, text, {"n": sorted({int(n) for n in found["N"]}), "seeds": seeds}
 
@@ -367,10 +365,8 @@ def dejavu_growth(studio: Studio) -> Drawn:
     figure = _canvas(9.8, 4.2)
     plots.dejavu_growth(table, figure.subplots(1, 3))
     text += "Left and middle: along one training, mid-schedule but for the last epoch. Grey: images of a third set, "
-    text += (
-        "where 0 is right. The gap is the linear probe's accuracy on the encoder's own training images minus that on "
-    )
-    text += "the third set. Bars: 95 % intervals, over images and pairs, of the gap over pairs."
+    text += "where 0 is right. The gap is the linear probe's accuracy on the encoder's own training images minus that "
+    text += "on the third set. Bars: 95 % intervals, over images and pairs, of the gap over pairs."
     plots.caption(figure, text)
     shown = table[(table["layer"] == "projector") & (table["curve"] != "third set")]
     told = "; ".join(f"N = {one.N}, T = {one.T}: {one.curve} {_interval(one.value, one)}" for one in shown.itertuples())

@@ -369,6 +369,9 @@ def test_public_images_are_embedded_once_for_each_encoder_layer_and_projector(pa
     assert public_index(other, "projector", public, public.labels).embeddings.shape == (30, one.width)
     public_index(one, "projector", public.subset(slice(0, 20)), public.labels[:20])
     assert sum(asked) == 30 + 30 + 30 + 20
+    bare = one.like(one._model, name="bare")
+    with pytest.raises(pl.BadInput, match=r"bare has no projector; train it with pretrain\(projector=True\)"):
+        public_index(bare, "projector", public, public.labels)
 
 
 def grown(seeds=3):

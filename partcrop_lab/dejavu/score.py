@@ -350,14 +350,13 @@ def _voter(encoder: Encoder, layer: str | int, public: ImageSet, k: int, labels:
 
 def public_index(encoder: Encoder, layer: str | int, public: ImageSet, labels: np.ndarray) -> PublicIndex:
     """The public images as a layer sees them, kept in the cache, with the labels they vote with."""
-    asked, own = at_layer(encoder, layer), ()
-    if layer == PROJECTOR:  # which the encoder's digest does not hold
-        own = sorted((name, digest(values.cpu().numpy())) for name, values in encoder.projector.state_dict().items())
+    asked = at_layer(encoder, layer)
+    head = encoder.projector_digest if layer == PROJECTOR else ""
 
     def make() -> dict[str, np.ndarray]:
         return {"embeddings": torch.cat([asked(batch) for batch in public.batches()]).numpy()}
 
-    key = digest("public", encoder.digest, own, layer, public.digest)
+    key = digest("public", encoder.digest, head, layer, public.digest)
     return PublicIndex(cached_arrays("features", key, make)["embeddings"], labels)
 
 

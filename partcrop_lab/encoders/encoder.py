@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -181,10 +181,14 @@ class Encoder:
         Raises:
             BadInput: as `tokens`, or an encoder that was saved without its projector.
         """
+        projector = self._own_projector()
+        pooled = lambda fmap, cls: fmap.float().mean(1) if cls is None else cls.float()  # noqa: E731
+        return self._stream(images, lambda fmap, cls: projector(pooled(fmap, cls)), False)
+
+    def _own_projector(self) -> nn.Module:
         if self.projector is None:
             raise BadInput(f"encoder {self.name} has no projector; train it with pretrain(projector=True)")
-        pooled = lambda fmap, cls: fmap.float().mean(1) if cls is None else cls.float()  # noqa: E731
-        return self._stream(images, lambda fmap, cls: self.projector(pooled(fmap, cls)), False)
+        return self.projector
 
     def masked_losses(self, images: Tensor, sources: Sequence[torch.Generator], masks: int) -> Tensor:
         """What a masked-image model fails to guess of hidden patches, by its training loss: (B, masks) float32.
@@ -333,16 +337,24 @@ class Encoder:
         if self.view_side != self.image_size:  # where attacks ask it at another side
             how.append(self.view_side)
         if self.architecture is None:  # whether it has a CLS token is not known before it is asked
-            how += [self._asked_pooling] * (self._asked_pooling is not None)
+            if self._asked_pooling is not None:
+                how.append(self._asked_pooling)
             return store.digest(self._asked_digest or uuid.uuid4().hex, how)
         if self.pooling != ("cls" if self.has_cls else "mean"):  # another than the weights alone would have
             how.append(self.pooling)
-        weights = self._model.state_dict()
-        arrays = [part for name in sorted(weights) for part in (name, weights[name].cpu().numpy())]
+        arrays = _in_order(self._model.state_dict())
         if self.decoder is not None:
-            others = self.decoder.surroundings()
-            arrays += [part for name in sorted(others) for part in (name, others[name].cpu().numpy())]
+            arrays += _in_order(self.decoder.surroundings())
         return store.digest(self.architecture.json, how, *arrays)
+
+    @property
+    def projector_digest(self) -> str:
+        """A sha256 of the projector's weights, which `digest` leaves out: with it, what decides `projections`.
+
+        Raises:
+            BadInput: an encoder that was saved without its projector.
+        """
+        return store.digest(*_in_order(self._own_projector().state_dict()))
 
     @property
     def split_digest(self) -> str | None:
@@ -441,6 +453,11 @@ def _side(side: int | None) -> int | None:
     if side is not None and side < 1:
         raise ValueError(f"view_side is {side}; it must be a side in pixels, at least 1")
     return side
+
+
+def _in_order(weights: Mapping[str, Tensor]) -> list[Any]:
+    """Names and arrays in turn, by name, as a digest takes them."""
+    return [part for name in sorted(weights) for part in (name, weights[name].cpu().numpy())]
 
 
 def _pooling(pooling: str | None) -> str | None:

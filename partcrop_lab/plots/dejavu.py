@@ -159,6 +159,7 @@ def dejavu_growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np
     layers = sorted(set(table["layer"]) - {"backbone", "projector"}, key=int)
     places = {name: place for place, name in enumerate([*layers, "backbone", "projector"])}
     table = table.assign(place=table["layer"].map(places))
+    looks = {"third set": {"color": GREY, "alpha": 0.5}}
     along, last = table[table["layer"] == "projector"], table[table["T"] == table["T"].max()]
     for number, members in enumerate(sorted(set(table["N"]))):
         marker, line, colour = LINES[number % len(LINES)]
@@ -171,11 +172,7 @@ def dejavu_growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np
         ):
             one = some[(some["N"] == members) & (some["curve"] == curve)].sort_values(x)
             reach = np.stack([one["value"] - one["low"], one["high"] - one["value"]])
-            look = (
-                {"color": GREY, "alpha": 0.5}
-                if curve == "third set"
-                else {"color": colour, "label": f"N = {members:,}"}
-            )
+            look = looks.get(curve, {"color": colour, "label": f"N = {members:,}"})
             at = one[x] + 0.012 * number * some[x].max()  # so that bars stand side by side
             ax.errorbar(at, one["value"], reach, marker=marker, ls=line, ms=5, capsize=2, **look)
     for ax, ylabel in zip(axes, ("deja vu score, projector", "gap of the linear probe", "deja vu score"), strict=True):

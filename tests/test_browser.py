@@ -33,6 +33,7 @@ PANELS = {
     "[pl.defenses.TopK(0.1)], PartCosine(crops=2))",
     "background": "widgets.deja_vu(pl.load_encoder('zoo:simclr'), pl.load_encoder('zoo:simclr-b'), "
     "pl.load_images('partshapes', n=200, size=64, seed=10_000))",
+    "dial": "widgets.correlation_dial(pl.dejavu.measured())",
     "trap": "widgets.trap_demo([one], split, crops=4, attacker=MLPAttacker((8,), epochs=3))",
 }
 
@@ -188,6 +189,14 @@ def test_a_background_dragged_with_the_mouse_changes_the_votes(opened):
     notebook.drag(notebook.page.locator("rect.movable").last, 40, 25)
     notebook.wait_for_change(before)
     assert notebook.errors() == []
+
+
+def test_the_dial_of_correlation_turned_draws_other_backgrounds(opened):
+    notebook = opened("dial")
+    before = notebook.digest()
+    notebook.slide("correlation", times=1)
+    notebook.wait_for_change(before)
+    assert notebook.page.get_by_text("correlated").count() and notebook.errors() == []
 
 
 def test_the_stop_button_cancels_the_bench_which_then_works_again(opened):

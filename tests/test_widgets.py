@@ -245,6 +245,25 @@ def test_the_trap_demo_shows_both_verdicts(tiny_encoder, split):
     assert "null check" in panel.words.value and "released protocol: members" in panel.words.value
 
 
+def test_the_dial_of_correlation_draws_the_same_objects_before_other_backgrounds():
+    panel = panels.correlation_dial(pl.dejavu.measured())
+    levels = panel.controls["correlation"].options
+    assert panel.error.value == "" and [label for label, _ in levels] == ["0", "0.5", "1"]
+    before, words = panel.picture.value, panel.words.value
+    panel.controls["correlation"].value = 0.5
+    assert panel.picture.value != before and panel.words.value != words and panel.error.value == ""
+    assert "memorised" in words and "95 % interval" in words
+
+
+def test_the_dial_of_correlation_says_where_no_pair_was_trained():
+    table = pl.dejavu.measured()
+    panel = panels.correlation_dial(table[(table["recipe"] != "simclr") | (table["correlation"] == 0)])
+    panel.controls["correlation"].value = 0.5
+    assert "no pair of simclr was trained at a correlation of 0.5, only at 0" in panel.error.value
+    with pytest.raises(pl.BadInput, match="needs a table of pairs at several correlations; found 0 rows"):
+        panels.correlation_dial(table[:0])
+
+
 @pytest.fixture(scope="module")
 def pair():
     """Two encoders of the same recipe, on two halves of a pool."""

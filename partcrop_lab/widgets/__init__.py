@@ -1,6 +1,7 @@
 """Panels for notebooks: the package's functions behind ipywidgets, one panel a file; no science inside."""
 
 from partcrop_lab.widgets.attacker_bench import attacker_bench
+from partcrop_lab.widgets.correlation_dial import correlation_dial
 from partcrop_lab.widgets.defense_bench import defense_bench
 from partcrop_lab.widgets.defense_explorer import defense_explorer
 from partcrop_lab.widgets.deja_vu import deja_vu
@@ -15,6 +16,7 @@ __all__ = [
     "Drawing",
     "Panel",
     "attacker_bench",
+    "correlation_dial",
     "defense_bench",
     "defense_explorer",
     "deja_vu",

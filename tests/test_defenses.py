@@ -1,5 +1,7 @@
 """Every defence: what it changes, that any attack runs on it, and what an attacker who knows it does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from small_recipes import TINY_VIT, settings
 import partcrop_lab as pl
 from partcrop_lab import plots
 from partcrop_lab.attacks import EncoderMI, Norms, PartCosine, PartCrop, Reconstruction, Unified
+from partcrop_lab.audit import compare
 from partcrop_lab.defenses import (
     DEFENSES,
     DPSGD,
@@ -181,17 +184,26 @@ def test_training_again_needs_a_card_and_gives_the_same_run(encoder, split):
 @pytest.fixture(scope="module")
 def table(encoder):
     labelled = pl.load_images("partshapes", n=80, size=32, seed=9)
-    defenses = [OutputNoise(5.0), QueryLimit(3), EarlyStop(0.5)]
+    defenses = [OutputNoise(5.0), QueryLimit(3), EarlyStop(0.5), SCSR((0.3, 0.6))]
     return tradeoff(encoder, defenses, ATTACK, labelled, seeds=2, progress=False)
 
 
 def test_the_tradeoff_has_a_row_for_each_defence_and_each_attacker(table, encoder):
-    assert table.level.tolist() == ["none", *["noise sigma=5.0"] * 2, "query-limit", "early-stop"]
-    assert table.attacker.tolist() == ["as before", "as before", "adaptive", "as before", "as before"]
-    assert table.queries.tolist() == [5, 5, 40, 3, 5] and set(table.seeds) == {2}
+    noise, scsr = "noise sigma=5.0", "scsr scale=(0.3, 0.6)"
+    assert table.level.tolist() == ["none", noise, noise, "query-limit", "early-stop", scsr, scsr]
+    assert (table.attacker == "adaptive").tolist() == [False, False, True, False, False, False, True]
+    assert table.queries.tolist() == [5, 5, 40, 3, 5, 5, 5] and set(table.seeds) == {2}
     assert (table.low <= table.auc).all() and (table.auc <= table.high).all()
     assert table.probe[0] == linear_probe(encoder, *halves()) and table.probe[3] == table.probe[0]
     assert table.probe[1] < table.probe[0] and table.knn[1] != table.knn[0]
+
+
+def test_what_the_adaptive_attack_gains_on_any_encoder_stands_beside_what_it_finds(table, encoder):
+    known = compare([encoder], [replace(ATTACK, scale=(0.3, 0.6))], encoder.split, 2, progress=False).table.iloc[0]
+    assert table.bare.notna().tolist() == [False] * 6 + [True]
+    assert table.loc[6, ["bare", "bare_low", "bare_high"]].tolist() == known[["auc", "low", "high"]].tolist()
+    cell = paper_tables(over_trainings(table))["scsr"].iloc[1, 0]
+    assert f"\nundefended {known.auc:.3f} ({known.low:.3f} to {known.high:.3f})\n" in cell
 
 
 def halves():
@@ -209,7 +221,7 @@ def test_the_front_counts_each_defence_by_its_worst_attacker():
 def test_trainings_are_averaged_with_their_spread(table):
     other = table.assign(auc=table.auc + 0.1, low=table.low + 0.1, high=table.high + 0.1, training_seed=1)
     joined = over_trainings(pd.concat([table, other]))
-    assert joined.trainings.tolist() == [2] * 5
+    assert joined.trainings.tolist() == [2] * 7
     np.testing.assert_allclose(joined.auc, table.auc + 0.05)
     error = np.sqrt(((table.high - table.low) / 2 / 1.959964) ** 2 + (0.1**2 / 2) / 2)
     inside = (joined.auc - 1.96 * error > 0) & (joined.auc + 1.96 * error < 1) & (table.low > 0) & (other.high < 1)
@@ -219,7 +231,7 @@ def test_trainings_are_averaged_with_their_spread(table):
 
 def test_trainings_are_told_as_the_papers_tables(table):
     found = paper_tables(over_trainings(table))
-    assert list(found) == ["noise", "query-limit", "early-stop"]
+    assert list(found) == ["noise", "query-limit", "early-stop", "scsr"]
     assert found["early-stop"].index.tolist() == ["none", "early-stop share=0.5"]
     cell, row = found["noise"].loc["noise sigma=5.0", "simclr"], table.iloc[2]
     lines = cell.splitlines()
@@ -234,7 +246,7 @@ def test_trainings_are_told_as_the_papers_tables(table):
 def test_a_tradeoff_is_saved_with_its_figure(table, tmp_path):
     paths = save_tradeoff(table, tmp_path / "table.csv")
     assert [path.name for path in paths] == ["table.csv", "table.png", "table.json"]
-    assert len(pd.read_csv(paths[0])) == 5 and paths[1].read_bytes().startswith(b"\x89PNG")
+    assert len(pd.read_csv(paths[0])) == 7 and paths[1].read_bytes().startswith(b"\x89PNG")
 
 
 def test_from_the_shell_defences_stand_in_a_table(shell, split, tmp_path):

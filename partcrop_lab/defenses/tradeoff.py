@@ -22,6 +22,8 @@ from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_csv, write_json
 
 UNDEFENDED = "none"
+BARE = ("bare", "bare_low", "bare_high")
+"""Columns of what the attack on a defended encoder finds on the undefended one."""
 KINDS = {"serving": "defenses.py --serving", "training": "defenses.py"}
 """The trade-offs that are measured and kept with the zoo, and what makes each."""
 
@@ -55,7 +57,8 @@ def tradeoff(
         recipe, image_size, N, training_seed, defense, level, stage, attacker ("as before" or "adaptive"), attack,
         queries; probe with probe_low and probe_high, knn; auc with low and high, tpr_at_1_fpr with tpr_low and
         tpr_high, p_value, p_untrained, p_pixels, outcome; members, nonmembers, seeds; guarantee, of DP-SGD alone;
-        front, see `with_front`. Intervals are 95 %.
+        bare with bare_low and bare_high, where a defence of training is attacked in another way than no defence: the
+        AUC of that very attack on the undefended encoder; front, see `with_front`. Intervals are 95 %.
 
     Raises:
         BadInput: images without labels, or an encoder that cannot be trained again.
@@ -75,7 +78,12 @@ def tradeoff(
         for attacker, through, one in asked:
             found = compare([through], [one], split, seeds, progress=progress).table.iloc[0]
             times = getattr(through, "times", 1)
-            rows.append(about | {"attacker": attacker} | _found(found) | {"queries": found.queries * times})
+            row = about | {"attacker": attacker} | _found(found) | {"queries": found.queries * times}
+            row |= dict.fromkeys(BARE, np.nan)
+            if one != attack and defense.stage == "training":
+                plain = compare([encoder], [one], split, seeds, progress=progress).table.iloc[0]
+                row |= dict(zip(BARE, plain[["auc", "low", "high"]], strict=True))
+            rows.append(row)
     return with_front(pd.DataFrame(rows))
 
 
@@ -168,9 +176,10 @@ def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key, some in table.groupby(kept, sort=False, dropna=False):
         row = dict(zip(kept, key, strict=True)) | {"trainings": len(some)}
-        for name, low, high in (("auc", "low", "high"), ("probe", "probe_low", "probe_high")):
-            errors = (some[high] - some[low]) / (2 * HALF_WIDTH)
-            row |= dict(zip((name, low, high), interval(*over_seeds(some[name], errors)), strict=True))
+        for name, low, high in (("auc", "low", "high"), ("probe", "probe_low", "probe_high"), BARE):
+            errors, known = (some[high] - some[low]) / (2 * HALF_WIDTH), some[name].notna().all()
+            value = interval(*over_seeds(some[name], errors)) if known else [np.nan] * 3
+            row |= dict(zip((name, low, high), value, strict=True))
         row |= {name: some[name].mean() for name in ("tpr_at_1_fpr", "tpr_low", "tpr_high", "knn")}
         rows.append(row | {name: some[name].iloc[0] for name in ("members", "nonmembers", "seeds")})
     return with_front(pd.DataFrame(rows))
@@ -184,7 +193,8 @@ def paper_tables(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     Returns:
         By the defence's name; the first row is "none". A cell holds the attack's AUC with its interval, where there is
-        one that of an attacker who knows the defence, the linear probe's accuracy, and the number of trainings.
+        one that of an attacker who knows the defence, and what this one finds on the undefended encoder, the linear
+        probe's accuracy, and the number of trainings.
     """
     recipes, found = list(dict.fromkeys(table["recipe"])), {}
     rows_of = dict(list(table.groupby(["level", "recipe"])))
@@ -202,6 +212,8 @@ def _cell(rows: pd.DataFrame | None) -> str:
         return "not trained"
     heads = {"as before": "AUC", "adaptive": "adaptive"}
     lines = [f"{heads[one.attacker]} {one.auc:.3f} ({one.low:.3f} to {one.high:.3f})" for one in rows.itertuples()]
+    bare = rows.dropna(subset="bare").itertuples()
+    lines += [f"undefended {one.bare:.3f} ({one.bare_low:.3f} to {one.bare_high:.3f})" for one in bare]
     times = rows["trainings"].iloc[0]
     return "\n".join([*lines, f"probe {100 * rows['probe'].iloc[0]:.1f} %, {times} training{'s' * int(times > 1)}"])
 

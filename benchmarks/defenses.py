@@ -55,7 +55,8 @@ LEVELS: dict[str, Sequence[Defense]] = {
     "early-stop": [EarlyStop(share) for share in (0.5, 0.25, 0.1)],
     "dp-sgd": [DPSGD(epsilon) for epsilon in (150.0, 30.0, 8.0)],
     "scsr": [SCSR(scale) for scale in ((0.2, 0.6), (0.2, 0.3), (0.6, 1.0))],
-    "baselines": [StrongAugmentation(), WeightDecay(), Capacity()],
+    "baselines": [StrongAugmentation(), WeightDecay()],
+    "capacity": [Capacity(), Capacity(width=32)],
 }
 SERVING = [
     *(OutputNoise(sigma) for sigma in (0.5, 1.0, 2.0)),

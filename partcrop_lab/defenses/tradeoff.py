@@ -54,11 +54,11 @@ def tradeoff(
 
     Returns:
         A row for each defence, first "none", and, where an attacker who knows it would do otherwise, another: encoder,
-        recipe, image_size, N, training_seed, defense, level, stage, attacker ("as before" or "adaptive"), attack,
-        queries; probe with probe_low and probe_high, knn; auc with low and high, tpr_at_1_fpr with tpr_low and
-        tpr_high, p_value, p_untrained, p_pixels, outcome; members, nonmembers, seeds; guarantee, of DP-SGD alone;
-        bare with bare_low and bare_high, where a defence of training is attacked in another way than no defence: the
-        AUC of that very attack on the undefended encoder; front, see `with_front`. Intervals are 95 %.
+        recipe, image_size, N, training_seed, parameters (of the backbone), defense, level, stage, attacker ("as before"
+        or "adaptive"), attack, queries; probe with probe_low and probe_high, knn; auc with low and high, tpr_at_1_fpr
+        with tpr_low and tpr_high, p_value, p_untrained, p_pixels, outcome; members, nonmembers, seeds; guarantee, of
+        DP-SGD alone; bare with bare_low and bare_high, where a defence of training is attacked in another way than no
+        defence: the AUC of that very attack on the undefended encoder; front, see `with_front`. Intervals are 95 %.
 
     Raises:
         BadInput: images without labels, or an encoder that cannot be trained again.
@@ -95,6 +95,7 @@ def _about(encoder: Encoder, guarded: Encoder, defense: Defense | None) -> dict[
         "image_size": encoder.image_size,
         "N": card.get("N"),
         "training_seed": card.get("seed"),
+        "parameters": guarded.parameters,
         "defense": UNDEFENDED if defense is None else defense.name,
         "level": UNDEFENDED if defense is None else defense.label,
         "stage": "" if defense is None else defense.stage,
@@ -172,7 +173,7 @@ def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
         One row per recipe, defence, level and attacker, with `trainings`, how many; p-values and outcomes, which each
         audit has of its own, are left out, and the front is drawn again.
     """
-    kept = ["recipe", "image_size", "N", "defense", "level", "stage", "attacker", "attack", "queries"]
+    kept = ["recipe", "image_size", "N", "parameters", "defense", "level", "stage", "attacker", "attack", "queries"]
     rows = []
     for key, some in table.groupby(kept, sort=False, dropna=False):
         row = dict(zip(kept, key, strict=True)) | {"trainings": len(some)}

@@ -315,6 +315,11 @@ class Encoder:
         """Blocks of a ViT; 0 of another backbone."""
         return len(self._model.blocks) if self.is_vit else 0
 
+    @property
+    def parameters(self) -> int | None:
+        """Number of the backbone's weights; None of an encoder that can only be asked."""
+        return sum(one.numel() for one in self._model.parameters()) if isinstance(self._model, nn.Module) else None
+
     def micro_batch(self, side: int) -> int:
         """Images forwarded together at this side in pixels, a power of two: decided by cost alone, not by timing."""
         if self._asked_micro_batch:

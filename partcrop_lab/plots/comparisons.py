@@ -116,6 +116,31 @@ def growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarra
     return np.asarray(axes)
 
 
+@styled
+def capacity(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """What an attack finds, and what features are good for, against the number of weights; a line for each recipe.
+
+    Args:
+        table: of `defenses.over_trainings`, the undefended rows and those of smaller capacity alone.
+        axes: two, for the AUC and the linear probe.
+    """
+    text = "Bars: 95 % intervals over images and trainings; the largest is the undefended encoder."
+    axes = own_row(axes, 2, 3.6, 3.2, text=text)
+    for number, (recipe, one) in enumerate(table.groupby("recipe", sort=False)):
+        one, (marker, line, colour) = one.sort_values("parameters"), LINES[number % len(LINES)]
+        for ax, (name, low, high), unit in zip(axes, (("auc", "low", "high"), PROBE), (1, 100), strict=True):
+            reach = unit * np.stack([one[name] - one[low], one[high] - one[name]])
+            how = {"marker": marker, "ls": line, "color": colour, "ms": 5, "capsize": 2.5, "label": recipe}
+            ax.errorbar(one["parameters"], unit * one[name], reach, **how)
+    axes[0].axhline(0.5, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
+    for ax, label in zip(axes, (LEAKS["auc"][-1], USES["probe"]), strict=True):
+        ax.set(xscale="log", xlabel="weights of the backbone", ylabel=label)
+    axes[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return np.asarray(axes)
+
+
+PROBE = ("probe", "probe_low", "probe_high")
+
 LEAKS = {
     "auc": ("AUC", "low", "high", 0.5, "AUC of telling members\nfrom non-members"),
     "tpr_at_1_fpr": ("TPR at 1 % FPR", "tpr_low", "tpr_high", 0.01, "TPR at 1 % FPR"),

@@ -20,8 +20,9 @@ from partcrop_lab import defenses, dejavu, plots, tables
 from partcrop_lab.attacks import PartCrop
 from partcrop_lab.audit import AuditResult, released_images
 from partcrop_lab.audit.kept import code_digest
-from partcrop_lab.encoders import Encoder
+from partcrop_lab.encoders import Encoder, load_encoder
 from partcrop_lab.encoders.zoo import card, measured, zoo_names
+from partcrop_lab.encoders.zoo_entries import PROBE
 from partcrop_lab.images import load_images, member_split
 from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_csv, write_json
@@ -34,6 +35,7 @@ DEFENDED = ("zoo:mae", "zoo:simclr", "zoo:supervised", "zoo:vicreg")
 """The encoders that leak most."""
 TRAP_IMAGES = 1000
 NULL_FITS = 5
+PAINTED = 4
 PACKAGES = ("partcrop-lab", "torch", "timm", "scikit-learn", "numpy", "pandas", "matplotlib")
 
 
@@ -396,6 +398,30 @@ def dejavu_tradeoff(studio: Studio) -> Drawn:
     )
 
 
+def reconstruction(studio: Studio) -> Drawn:
+    """What is painted of images from their backgrounds alone, by the reconstructors kept with the zoo."""
+    table = dejavu.measured("painted")
+    painters = dejavu.zoo_reconstructors(table["recipe"].iloc[0])
+    encoders = {which: load_encoder(one.about["name"]) for which, one in painters.items()}
+    public = load_images(**PROBE, size=studio.size)
+    layer = painters["A"].about["layer"]
+    found = dejavu.reconstruct(painters, dejavu.Backgrounds(encoders, public, layer), each=PAINTED, progress=False)
+    figure = _canvas(9.6, 0.95 * len(found.table) + 1.0)
+    plots.reconstructions(found, range(len(found.table)), figure)
+    gains = ["{:.2f} ({:.2f} to {:.2f})".format(*dejavu.painted_gain(table, control)) for control in (False, True)]
+    counts, side = table["set"].value_counts(), painters["A"].settings.size
+    text = f"partshapes; the first {PAINTED} images of A and of B that have a background, none chosen. A diffusion "
+    text += f"model of {len(public):,} public images, one for each encoder, paints {side} px from the mean {layer} "
+    text += "embedding of the background's 100 nearest public images, both from the same noise. What both paint is the "
+    text += f"look of public images, not memory. Over {counts['A']} + {counts['B']} images the encoder trained on one "
+    text += f"leads to paintings nearer to it than the other's by {gains[0]} of 255 (root mean square; 95 % interval), "
+    text += f"on {counts['C']} images of a third set by {gains[1]}."
+    plots.caption(figure, text)
+    alt = f"For {len(found.table)} images the image, its background, and under two encoders the nearest public image "
+    about = {"n": len(table), "seeds": [0], "encoders": _encoder_digests(list(encoders.values()))}
+    return Drawn(figure, table, f"{alt}and three small paintings. {text}", about)
+
+
 def serving(studio: Studio) -> Drawn:
     """What defences of serving buy and cost on the encoders that leak, from the table of benchmarks/defenses.py."""
     table = defenses.measured("serving")
@@ -441,6 +467,28 @@ def defence_tables(studio: Studio) -> Drawn:
         for (level, recipe), text in one.stack().items()
     )
     alt = f"Tables of attack and utility, one for each defence. {'; '.join(lines)}.".replace("\n", ", ")
+    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": seeds, "protocols": ["matched"]}
+    return Drawn(figure, table, alt, about)
+
+
+def capacity(studio: Studio) -> Drawn:
+    """The leak and the use over the number of weights, from the same trainings (the second version's scaling)."""
+    table, seeds = _trainings(defenses.measured("training"))
+    swept = set(table.loc[table["defense"] == "capacity", "recipe"])
+    table = table[table["recipe"].isin(swept) & table["defense"].isin(["none", "capacity"])].reset_index(drop=True)
+    figure = _canvas(8.6, 3.8)
+    plots.capacity(table, figure.subplots(1, 2))
+    sizes = [_listed(table[name]) for name in ("members", "nonmembers", "trainings", "attack", "queries")]
+    how = "partshapes; {} members + {} non-members; means over {} trainings, each on a split of its own, of ViTs whose "
+    how += "width and depth alone differ; attack {}, {} queries an image, 2 folds; matched protocol. Bars: 95 % "
+    how += (
+        "intervals over images and trainings. The rightmost of each line is the encoder that the defences start from."
+    )
+    plots.caption(figure, how.format(*sizes))
+    rows = table.itertuples()
+    told = "; ".join(f"{r.recipe}, {r.parameters:,.0f} weights: {_auc(r)}, probe {r.probe:.3f}" for r in rows)
+    alt = "AUC of the attack, and accuracy of a linear probe, against the number of weights, a line for each recipe. "
+    alt += f"{told}."
     about = {"n": sorted({int(n) for n in table["members"]}), "seeds": seeds, "protocols": ["matched"]}
     return Drawn(figure, table, alt, about)
 

@@ -206,6 +206,17 @@ def test_what_the_adaptive_attack_gains_on_any_encoder_stands_beside_what_it_fin
     assert f"\nundefended {known.auc:.3f} ({known.low:.3f} to {known.high:.3f})\n" in cell
 
 
+def test_capacity_is_drawn_along_the_weights_a_line_for_each_recipe(table):
+    joined = over_trainings(table)
+    undefended = joined[joined["level"] == "none"]
+    smaller = undefended.assign(level="capacity", defense="capacity", parameters=undefended["parameters"] / 4)
+    both = pd.concat([undefended, smaller, undefended.assign(recipe="mae"), smaller.assign(recipe="mae")])
+    axes = plots.capacity(both)
+    lines = [one.lines[0].get_xdata() for one in axes[0].containers]
+    assert len(lines) == 2 and all(np.diff(x).tolist() == [undefended["parameters"].iloc[0] * 0.75] for x in lines)
+    assert axes[0].get_xscale() == "log" and {"simclr", "mae"} == set(axes[1].get_legend_handles_labels()[1])
+
+
 def halves():
     labelled = pl.load_images("partshapes", n=80, size=32, seed=9)
     return labelled.subset(slice(0, 40)), labelled.subset(slice(40, None))

@@ -177,6 +177,11 @@ def test_last_stage_of_a_convnet_or_hierarchy_is_its_map(model):
     torch.testing.assert_close(encoder.vectors(pictures(2, 64)), fmap.mean(1))
 
 
+def test_weights_are_counted_of_a_backbone_and_not_of_what_can_only_be_asked(plain):
+    assert plain.parameters == sum(value.numel() for value in plain._model.state_dict().values())
+    assert Encoder(lambda x: x.mean((2, 3)), name="asked", image_size=16).parameters is None
+
+
 def test_a_map_of_one_position_is_refused_but_its_vector_is_not():
     encoder = load_encoder("random:resnet18", image_size=32)
     with pytest.raises(BadInput, match="feature map of 1 positions at 32 px; part responses need at least 4"):

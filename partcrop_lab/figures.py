@@ -379,7 +379,10 @@ def dejavu_growth(studio: Studio) -> Drawn:
 def dejavu_tradeoff(studio: Studio) -> Drawn:
     """What stopping earlier and serving an earlier layer do to deja vu and to use, from the same table."""
     table, text, about = _grown()
-    table = defenses.with_front(tables.dejavu_tradeoff(table), leak="score", by="N")
+    table = tables.dejavu_tradeoff(table)
+    table["front"] = defenses.with_front(table.assign(score=table["score"].clip(lower=0)), leak="score", by="N")[
+        "front"
+    ]
     sizes = about["n"]
     figure = _canvas(3.0 * len(sizes) + 1.9, 4.2)
     axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]

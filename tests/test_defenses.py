@@ -229,6 +229,13 @@ def test_the_front_counts_each_defence_by_its_worst_attacker():
     assert found.front.tolist() == [True, False, False, True]
 
 
+def test_each_group_has_a_front_of_its_own():
+    points = [("none", 0.9, 0.6), ("top-k", 0.8, 0.5)]
+    rows = [(n, level, probe, auc + n / 1000) for n in (50, 100) for level, probe, auc in points]
+    found = with_front(pd.DataFrame(rows, columns=["N", "level", "probe", "auc"]), by="N")
+    assert found.front.tolist() == [True] * 4
+
+
 def test_trainings_are_averaged_with_their_spread(table):
     other = table.assign(auc=table.auc + 0.1, low=table.low + 0.1, high=table.high + 0.1, training_seed=1)
     joined = over_trainings(pd.concat([table, other]))

@@ -237,7 +237,8 @@ def with_front(table: pd.DataFrame, use: str = "probe", leak: str = "auc", by: s
         by: the column that tells fronts apart.
     """
     table = table.reset_index(drop=True).assign(front=False)
-    for _, some in worst(table, leak).groupby(by, sort=False, dropna=False):
+    for _, own in table.groupby(by, sort=False, dropna=False):
+        some = worst(own, leak)
         table.loc[some.index, "front"] = pareto(some, use, leak)
     return table
 

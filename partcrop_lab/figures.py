@@ -557,6 +557,10 @@ CLASSROOM_ALONE = (
 """Of the embedded images, or of tables kept with the zoo."""
 
 
+RELEASED = ("roc", "fig4", "fig5", "attackers", "known")
+"""Of audits alone, so that they may be drawn under the released protocol too."""
+
+
 def make_figures(
     out: str | Path = "figures",
     only: Sequence[str] | None = None,
@@ -581,6 +585,7 @@ def make_figures(
     studio, written = studio or Studio(), []
     studio.progress = progress
     offered = [name for name in FIGURES if studio.preset == Studio.preset or name not in CLASSROOM_ALONE]
+    offered = [name for name in offered if studio.protocol == "matched" or name in RELEASED]
     names = list(offered if only is None else only)
     unknown = [name for name in names if name not in offered]
     if unknown:

@@ -21,6 +21,7 @@ from torch import Tensor
 from partcrop_lab.attacks import Attack, EncoderMI, PartCrop, Variance
 from partcrop_lab.audit import AuditResult, compare
 from partcrop_lab.audit.kept import kept_audit
+from partcrop_lab.audit.run import PROTOCOLS
 from partcrop_lab.devices import default_device
 from partcrop_lab.encoders import Encoder, load_encoder
 from partcrop_lab.encoders.training import pretrain
@@ -60,6 +61,7 @@ class Studio:
         source: of the images, as `load_images` takes it.
         size: their side in pixels.
         crops: numbers of part crops that Fig. 4 compares.
+        protocol: "released" for audits as the released code has them, to be compared with the matched ones.
     """
 
     preset: ClassVar[str] = "classroom"
@@ -68,6 +70,7 @@ class Studio:
     source: str = "partshapes"
     size: int = 64
     crops: tuple[int, ...] = (32, 64, 128)
+    protocol: str = "matched"
     _loaded: dict[str, Encoder] = field(default_factory=dict)
 
     @property
@@ -103,6 +106,7 @@ class Studio:
         self, encoder: Encoder, split: MembershipSplit, attack: Attack, permutations: int, **options: Any
     ) -> AuditResult:
         """An audit with seed 0, kept in the cache."""
+        options = ({} if self.protocol == "matched" else {"protocol": self.protocol}) | options
         return kept_audit(encoder, split, attack, self.progress, permutations=permutations, **options)
 
     def comparison(self) -> pd.DataFrame:
@@ -121,7 +125,7 @@ class Studio:
     @property
     def options(self) -> str:
         """What to add to the command that draws a figure."""
-        return ""
+        return "" if self.protocol == "matched" else f" --protocol {self.protocol}"
 
     def cost(self) -> str:
         """What it takes to draw them all."""
@@ -194,7 +198,7 @@ class PaperStudio(Studio):
     def options(self) -> str:
         """What to add to the command that draws a figure."""
         sizes = f"--members {self.members} --nonmembers {self.nonmembers} --epochs {self.epochs} --size {self.size}"
-        return f" --preset paper --images {self.source} {sizes}"
+        return f" --preset paper --images {self.source} {sizes}{super().options}"
 
     def cost(self) -> str:
         """What all figures take, roughly: estimated by a short training of each recipe on this machine."""
@@ -228,17 +232,19 @@ STUDIOS: dict[str, type[Studio]] = {one.preset: one for one in (Studio, PaperStu
 """By the name of the preset."""
 
 
-def open_studio(preset: str, **settings: Any) -> Studio:
+def open_studio(preset: str, protocol: str = "matched", **settings: Any) -> Studio:
     """The studio of a preset.
 
     Raises:
-        ValueError: an unknown preset, or a setting given to the classroom's, which has none.
+        ValueError: an unknown preset or protocol, or a setting given to the classroom's, which has none.
     """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
     if preset not in STUDIOS:
         raise ValueError(f"preset is {preset!r}; it must be one of {', '.join(STUDIOS)}")
     if settings and preset == Studio.preset:
         raise ValueError(f"the classroom's figures have no {', '.join(settings)}; add --preset paper, or leave it out")
-    return STUDIOS[preset](**settings)
+    return STUDIOS[preset](protocol=protocol, **settings)
 
 
 def largest_part(images: ImageSet, name: str, part: str) -> int:

@@ -15,9 +15,10 @@ from partcrop_lab.studio import open_studio
 
 @app.command()
 def figures(
-    out: Annotated[Path | None, Option(help="Folder for the files; figures, or figures/paper.")] = None,
+    out: Annotated[Path | None, Option(help="Folder for the files; figures, figures/paper, or their released.")] = None,
     only: Annotated[str | None, Option(help="Just these figures, by name, separated by commas.")] = None,
     preset: Annotated[str, Option(help="classroom: the zoo; paper: as in the papers, long on a GPU.")] = "classroom",
+    protocol: Annotated[str, Option(help="released: its audits as the released code has them.")] = "matched",
     images: Annotated[str | None, Option(help="Paper: what is trained on; as --images of audit, cifar100.")] = None,
     size: Annotated[int | None, Option(min=16, help="Paper: side of the images in pixels, 32.")] = None,
     members: Annotated[int | None, Option(min=2, help="Paper: images trained on, 25000.")] = None,
@@ -27,10 +28,11 @@ def figures(
 ) -> None:
     """Draw the figures, each as PNG and PDF with its CSV and provenance."""
     settings = named(source=images, size=size, members=members, nonmembers=nonmembers, epochs=epochs)
-    studio = open_studio(preset, **settings)
+    studio = open_studio(preset, protocol, **settings)
     typer.echo(studio.cost(), err=True)
     if dry:
         return
-    out = out or Path("figures") / ("paper" if studio.preset == "paper" else "")
+    own = "paper" if studio.preset == "paper" else "", "released" if protocol == "released" else ""
+    out = out or Path("figures", *own)
     for path in make_figures(out, only.split(",") if only else None, studio=studio):
         print(path)

@@ -13,10 +13,9 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((Path(__file__).parents[1] / "notebooks" / "solutions").glob("*.ipynb"))
 ALL = [*NOTEBOOKS, *SOLUTIONS]
 WIDGETS = "application/vnd.jupyter.widget-state+json"
-LIMITS = 100, 600
-"""Seconds for a cell. Now and then the client misses that a reply has come, where a cell has widgets, and finds it when
-the limit is over (issue 312 of nbclient): so the first is short. A cell that did not end by then gets a fresh kernel
-and time enough, since tests run beside others."""
+LIMITS = 240, 600
+"""Seconds for a cell, longer than any takes beside other tests. Should the client miss that a reply has come (issue 312
+of nbclient), the notebook gets a fresh kernel once."""
 
 
 def run(notebook, folder):

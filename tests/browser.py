@@ -95,6 +95,11 @@ class Shown:
             time.sleep(0.05)
         raise AssertionError(f"the drawing did not change within {timeout} s; errors: {self.errors()}")
 
+    def fits(self):
+        """Whether the last output is no wider than the page leaves it room."""
+        area = self.page.locator(".jp-OutputArea-output").last
+        return area.evaluate("one => one.scrollWidth <= one.clientWidth + 1")
+
     def errors(self):
         """Texts of errors in outputs and in panels' error lines."""
         marks = "[data-mime-type$='jupyter.error'], [data-mime-type$='jupyter.stderr'], .partcrop-error b"

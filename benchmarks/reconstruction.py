@@ -21,7 +21,7 @@ from partcrop_lab.encoders.zoo import zoo_dir
 from partcrop_lab.encoders.zoo_entries import PROBE
 from partcrop_lab.store import atomic, cache_dir, write_csv
 
-LAYER, EACH, SHOWN = "backbone", 200, 4
+LAYER, EACH, SHOWN = "backbone", 100, 4
 
 
 def train(name: str) -> None:

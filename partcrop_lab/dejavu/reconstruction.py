@@ -34,6 +34,8 @@ from partcrop_lab.progress import bar
 
 METADATA = "partcrop_lab reconstructor"
 NOISE_STEPS = 1000
+TOGETHER = 16
+"""Images that are painted together."""
 SCHEDULE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 """Velocities, and painting from the noisiest step on: else the mean colours stay those of the noise."""
 
@@ -312,7 +314,10 @@ def reconstruct(
     sets = {name: backgrounds.encoders[name].split.members for name in OWN} | ({} if third is None else {"C": third})
     parts = [_asked(which, images, backgrounds, each, side, progress) for which, images in sets.items()]
     joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0] if key != "rows"}
-    painted = {name: reconstructors[name].paint(joined[f"given {name}"], samples, seed) for name in OWN}
+    painted = {}
+    for name in OWN:
+        given = bar(joined[f"given {name}"].split(TOGETHER), f"paintings under {name}", shown=progress)
+        painted[name] = torch.cat([reconstructors[name].paint(some, samples, seed) for some in given])
     nearest = {name: joined[f"nearest {name}"] for name in OWN}
     table = pd.DataFrame([row for part in parts for row in part["rows"]])
     far = {name: _distance(painted[name], joined["images"][:, None]).mean(1) for name in OWN}

@@ -77,7 +77,7 @@ def test_attackers_and_what_they_know_are_swept(small_zoo, tmp_path, monkeypatch
     assert [one["known"] for one in known["audits"]] == [0.25, 0.5] and "attacker mlp," in known["caption"]
 
 
-def test_audits_are_drawn_under_the_released_protocol_too_and_say_so(small_zoo, tmp_path):
+def test_audits_are_drawn_under_the_released_protocol_too_and_say_so(small_zoo, tmp_path, monkeypatch):
     released = studio.open_studio("classroom", "released")
     released.crops = (4,)
     make_figures(tmp_path, ["fig4"], progress=False, studio=released)
@@ -85,6 +85,9 @@ def test_audits_are_drawn_under_the_released_protocol_too_and_say_so(small_zoo, 
     assert about["protocols"] == ["released"] and "released protocol" in about["caption"]
     assert about["command"] == "partcrop-lab figures --only fig4 --protocol released"
     assert set(pd.read_csv(tmp_path / "fig4_crop_number.csv")["protocol"]) == {"released"}
+    monkeypatch.setattr(figures, "ATTACKERS", ("mlp-shallow", "logistic"))
+    make_figures(tmp_path, ["attackers"], progress=False, studio=released)
+    assert set(pd.read_csv(tmp_path / "attacker_structure.csv")["attacker"]) == {"mlp-shallow"}
     with pytest.raises(ValueError, match="no figure trap; there are roc, fig4, fig5, attackers, known"):
         make_figures(tmp_path, ["trap"], studio=released)
     with pytest.raises(ValueError, match="protocol is 'leaky'; it must be one of matched, released"):

@@ -94,6 +94,8 @@ def test_aucs_mark_the_released_protocol_and_draw_every_interval(results):
     assert len(ax.containers) == 4 and all(bars.has_yerr for bars in ax.containers)
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["matched", "released"]
     assert set(table["curve"]) == {"target", "untrained", "pixels", "permuted"}
+    alone = plots.aucs(table[table["protocol"] == "released"], "shown as")
+    assert texts(alone).count("members were augmented") == 1 and "members augmented" not in texts(alone)
 
 
 def test_auc_table_without_controls_holds_the_target_alone(tiny_encoder, split):

@@ -22,6 +22,7 @@ from partcrop_lab.plots.base import (
     PURPLE,
     RED,
     hover_text,
+    mark_released,
     own_axes,
     own_row,
     styled,
@@ -53,10 +54,14 @@ def aucs(
     ax.set(xticks=range(len(order)), xticklabels=[str(value) for value in order], xlim=(-0.5, len(order) - 0.5))
     ax.set(xlabel=xlabel or by, ylabel="AUC of telling members\nfrom non-members")
     ax.set(ylim=(min(0.35, table["low"].min() - 0.02), 1.02))
-    for place, value in enumerate(order):
-        if "released" in set(table.loc[table[by] == value, "protocol"]):
-            how = {"color": RED, "ha": "center", "fontsize": 7, "transform": ax.get_xaxis_transform()}
-            ax.text(place, 0.015, "members augmented,\nnon-members not", **how)
+    released = set(table.loc[table["protocol"] == "released", by])
+    if released == set(order):
+        mark_released(ax)
+        ax.set(yticks=[tick for tick in ax.get_yticks() if tick <= 1], ylim=(None, 1.22))  # the mark lies above all
+        released = set()
+    for place in (place for place, value in enumerate(order) if value in released):
+        how = {"color": RED, "ha": "center", "fontsize": 7, "transform": ax.get_xaxis_transform()}
+        ax.text(place, 0.015, "members augmented,\nnon-members not", **how)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 

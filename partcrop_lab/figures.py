@@ -464,7 +464,8 @@ def defence_tables(studio: Studio) -> Drawn:
     sizes = [_listed(plain[name]) for name in ("members", "nonmembers", "attack", "queries")]
     how = "partshapes; {} members + {} non-members; attack {}, {} queries an image, 2 folds; matched protocol. Means "
     how += "over trainings, each on a split of its own, with 95 % intervals over images and trainings. Adaptive: an "
-    how += "attacker who knows the defence. Probe: accuracy of a linear probe, where guessing gives 10 %."
+    how += "attacker who knows the defence; undefended: what that very attack finds without it. Probe: accuracy of a "
+    how += "linear probe, where guessing gives 10 %."
     plots.caption(figure, how.format(*sizes))
     lines = (
         f"{name}, {level}, {recipe}: {text}"

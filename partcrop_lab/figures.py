@@ -550,12 +550,13 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "dial": ("dejavu_dial", dial),
     "dejavu-growth": ("dejavu_growth", dejavu_growth),
     "dejavu-tradeoff": ("dejavu_tradeoff", dejavu_tradeoff),
+    "reconstruction": ("dejavu_reconstruction", reconstruction),
 }
 """Figures by the name that `only` takes: the stem of their files, and what draws them."""
 
 CLASSROOM_ALONE = (
     *("partshapes", "recipes", "growth", "serving", "training", "defence-tables"),
-    *("dial", "dejavu-growth", "dejavu-tradeoff"),
+    *("dial", "dejavu-growth", "dejavu-tradeoff", "reconstruction"),
 )
 """Of the embedded images, or of tables kept with the zoo."""
 

@@ -184,6 +184,7 @@ COMMANDS = {
     "defence-tables": "python benchmarks/defenses.py",
     "dial": "python benchmarks/dejavu.py",
     "dejavu-growth": "python benchmarks/dejavu_growth.py",
+    "reconstruction": "python benchmarks/reconstruction.py",
     "main": "partcrop-lab compare",
 }
 

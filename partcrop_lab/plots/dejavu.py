@@ -74,9 +74,9 @@ def reconstructions(
         shown: paintings of each image under each model.
     """
     figure = figure or plt.figure(figsize=(9.2, 0.95 * len(rows) + 0.4), layout="constrained")
-    heads = {"image": found.images[:, None], "its background": found.crops[:, None]}
+    heads = {"image": found.images[:, None], "its\nbackground": found.crops[:, None]}
     for model in "AB":
-        heads[f"nearest under {model}"] = found.nearest[model][:, None]
+        heads[f"nearest\nunder {model}"] = found.nearest[model][:, None]
         heads[f"painted under {model}"] = found.painted[model][:, :shown]
     axes = figure.subplots(len(rows), len(heads), squeeze=False, width_ratios=[one.shape[1] for one in heads.values()])
     for line, row in zip(axes, rows, strict=True):

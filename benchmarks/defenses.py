@@ -35,6 +35,7 @@ from partcrop_lab.defenses import (
 )
 from partcrop_lab.encoders.zoo import trained, zoo_dir, zoo_names
 from partcrop_lab.encoders.zoo_entries import GENTLE, MASKED, PROBE, SMALL_VIEWS, WIDER, ZooEntry
+from partcrop_lab.figures import DEFENDED
 from partcrop_lab.store import cache_dir, digest
 
 ATTACK = pl.attacks.Unified(11)
@@ -66,8 +67,7 @@ SERVING = [
     *(QueryLimit(queries) for queries in (5, 3)),
 ]
 MIDDLE = [OutputNoise(1.0), Rounding(2.0), TopK(0.1), EarlierLayer(2), QueryLimit(5)]
-LEAKING = ("mae", "simclr", "supervised", "vicreg")
-"""The encoders of the zoo that leak most are served at every level, the others at one of each, for time."""
+"""One level of each, for the encoders of the zoo that leak less, for time."""
 
 
 def points(recipe: str, seed: int, kind: str) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def served(name: str) -> list[dict[str, Any]]:
     """An encoder of the zoo, and its services."""
     torch.set_num_threads(1)
     encoder = pl.load_encoder(f"zoo:{name}")
-    levels = SERVING if name in LEAKING else MIDDLE
+    levels = SERVING if encoder.name in DEFENDED else MIDDLE
     fitting = [one for one in levels if not isinstance(one, EarlierLayer) or one.blocks < encoder.depth]
     labelled = pl.load_images(**PROBE, size=encoder.image_size)
     return tradeoff(encoder, fitting, ATTACK, labelled, progress=False).to_dict("records")

@@ -261,8 +261,7 @@ def crop_scale(studio: Studio) -> Drawn:
 
 def attacker_structure(studio: Studio) -> Drawn:
     """The AUC against the structure of the attacker (the paper's ablation, and its second version's attacker)."""
-    epochs = studio.protocol == "released"  # which reports the best of them
-    names = [name for name in ATTACKERS if name.startswith("mlp") or not epochs]
+    names = [name for name in ATTACKERS if studio.protocol == "matched" or name.startswith("mlp")]  # trained in epochs
     settings = {name: {"attack": PartCrop(crops=64), "attacker": name} for name in names}
     return _sweep(studio, "attacker", "attacker (64 parts an image)", settings, join=False)
 
@@ -382,9 +381,8 @@ def dejavu_tradeoff(studio: Studio) -> Drawn:
     """What stopping earlier and serving an earlier layer do to deja vu and to use, from the same table."""
     table, text, about = _grown()
     table = tables.dejavu_tradeoff(table)
-    table["front"] = defenses.with_front(table.assign(score=table["score"].clip(lower=0)), leak="score", by="N")[
-        "front"
-    ]
+    clipped = table.assign(score=table["score"].clip(lower=0))
+    table["front"] = defenses.with_front(clipped, leak="score", by="N")["front"]
     sizes = about["n"]
     figure = _canvas(3.0 * len(sizes) + 1.9, 4.2)
     axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
@@ -410,7 +408,8 @@ def reconstruction(studio: Studio) -> Drawn:
     encoders = {which: load_encoder(one.about["name"]) for which, one in painters.items()}
     public = load_images(**PROBE, size=studio.size)
     layer = painters["A"].about["layer"]
-    found = dejavu.reconstruct(painters, dejavu.Backgrounds(encoders, public, layer), each=PAINTED, progress=False)
+    backgrounds = dejavu.Backgrounds(encoders, public, layer)
+    found = dejavu.reconstruct(painters, backgrounds, each=PAINTED, progress=studio.progress)
     figure = _canvas(9.6, 0.95 * len(found.table) + 1.0)
     plots.reconstructions(found, range(len(found.table)), figure)
     gains = ["{:.2f} ({:.2f} to {:.2f})".format(*dejavu.painted_gain(table, control)) for control in (False, True)]
@@ -473,28 +472,6 @@ def defence_tables(studio: Studio) -> Drawn:
         for (level, recipe), text in one.stack().items()
     )
     alt = f"Tables of attack and utility, one for each defence. {'; '.join(lines)}.".replace("\n", ", ")
-    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": seeds, "protocols": ["matched"]}
-    return Drawn(figure, table, alt, about)
-
-
-def capacity(studio: Studio) -> Drawn:
-    """The leak and the use over the number of weights, from the same trainings (the second version's scaling)."""
-    table, seeds = _trainings(defenses.measured("training"))
-    swept = set(table.loc[table["defense"] == "capacity", "recipe"])
-    table = table[table["recipe"].isin(swept) & table["defense"].isin(["none", "capacity"])].reset_index(drop=True)
-    figure = _canvas(8.6, 3.8)
-    plots.capacity(table, figure.subplots(1, 2))
-    sizes = [_listed(table[name]) for name in ("members", "nonmembers", "trainings", "attack", "queries")]
-    how = "partshapes; {} members + {} non-members; means over {} trainings, each on a split of its own, of ViTs whose "
-    how += "width and depth alone differ; attack {}, {} queries an image, 2 folds; matched protocol. Bars: 95 % "
-    how += (
-        "intervals over images and trainings. The rightmost of each line is the encoder that the defences start from."
-    )
-    plots.caption(figure, how.format(*sizes))
-    rows = table.itertuples()
-    told = "; ".join(f"{r.recipe}, {r.parameters:,.0f} weights: {_auc(r)}, probe {r.probe:.3f}" for r in rows)
-    alt = "AUC of the attack, and accuracy of a linear probe, against the number of weights, a line for each recipe. "
-    alt += f"{told}."
     about = {"n": sorted({int(n) for n in table["members"]}), "seeds": seeds, "protocols": ["matched"]}
     return Drawn(figure, table, alt, about)
 

@@ -106,8 +106,8 @@ class Studio:
         self, encoder: Encoder, split: MembershipSplit, attack: Attack, permutations: int, **options: Any
     ) -> AuditResult:
         """An audit with seed 0, kept in the cache."""
-        options = ({} if self.protocol == "matched" else {"protocol": self.protocol}) | options
-        return kept_audit(encoder, split, attack, self.progress, permutations=permutations, **options)
+        how = {"permutations": permutations, "protocol": self.protocol} | options
+        return kept_audit(encoder, split, attack, self.progress, **how)
 
     def comparison(self) -> pd.DataFrame:
         """The table of `compare`: attacks on the same images of each encoder."""

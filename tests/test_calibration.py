@@ -1,4 +1,4 @@
-"""Six null audits of benchmarks/calibration.py, on partshapes; the whole table is the benchmark's."""
+"""Ten null audits of benchmarks/calibration.py, on partshapes; the whole table is the benchmark's."""
 
 import sys
 from pathlib import Path
@@ -15,14 +15,13 @@ import calibration  # noqa: E402
 
 @pytest.mark.slow
 def test_null_audits_rarely_raise_an_alarm():
-    images = pl.load_images("partshapes", n=6 * (200 + calibration.SPARE), size=32, seed=123)
+    images = pl.load_images("partshapes", n=10 * (200 + calibration.SPARE), size=32, seed=123)
     rows = pd.DataFrame(
-        [calibration.row(calibration.NULL, rep, calibration.null_audit(images, rep)) for rep in range(6)]
+        [calibration.row(calibration.NULL, rep, calibration.null_audit(images, rep)) for rep in range(10)]
     )
     counts = rows.outcome.value_counts()
-    # At level 5 % more than 2 alarms in 6 happen twice in 1,000; more than 1 confounded, at 1 % for each of two
-    # controls, six times.
-    assert counts.get("Evidence of leakage", 0) <= 2 and counts.get("Confounded", 0) <= 1
+    # At level 5 % more than 3 alarms in 10 happen once in 1,000; so do more than 2 confounded at 1 % for each control.
+    assert counts.get("Evidence of leakage", 0) <= 3 and counts.get("Confounded", 0) <= 2
     assert 0.45 < rows.auc.mean() < 0.55
 
 

@@ -54,14 +54,14 @@ def aucs(
     ax.set(xticks=range(len(order)), xticklabels=[str(value) for value in order], xlim=(-0.5, len(order) - 0.5))
     ax.set(xlabel=xlabel or by, ylabel="AUC of telling members\nfrom non-members")
     ax.set(ylim=(min(0.35, table["low"].min() - 0.02), 1.02))
-    released = set(table.loc[table["protocol"] == "released", by])
-    if released == set(order):
+    released = list(dict.fromkeys(table.loc[table["protocol"] == "released", by]))
+    if released == order:
         mark_released(ax)
         ax.set(yticks=[tick for tick in ax.get_yticks() if tick <= 1], ylim=(None, 1.22))  # the mark lies above all
-        released = set()
-    for place in (place for place, value in enumerate(order) if value in released):
+    else:
         how = {"color": RED, "ha": "center", "fontsize": 7, "transform": ax.get_xaxis_transform()}
-        ax.text(place, 0.015, "members augmented,\nnon-members not", **how)
+        for value in released:
+            ax.text(order.index(value), 0.015, "members augmented,\nnon-members not", **how)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
@@ -130,10 +130,13 @@ def capacity(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndar
         axes: two, for the AUC and the linear probe.
     """
     text = "Bars: 95 % intervals over images and trainings; the largest is the undefended encoder."
-    axes = own_row(axes, 2, 3.6, 3.2, text=text)
+    axes, columns = (
+        own_row(axes, 2, 3.6, 3.2, text=text),
+        (("auc", "low", "high"), ("probe", "probe_low", "probe_high")),
+    )
     for number, (recipe, one) in enumerate(table.groupby("recipe", sort=False)):
         one, (marker, line, colour) = one.sort_values("parameters"), LINES[number % len(LINES)]
-        for ax, (name, low, high), unit in zip(axes, (("auc", "low", "high"), PROBE), (1, 100), strict=True):
+        for ax, (name, low, high), unit in zip(axes, columns, (1, 100), strict=True):
             reach = unit * np.stack([one[name] - one[low], one[high] - one[name]])
             how = {"marker": marker, "ls": line, "color": colour, "ms": 5, "capsize": 2.5, "label": recipe}
             ax.errorbar(one["parameters"], unit * one[name], reach, **how)
@@ -143,8 +146,6 @@ def capacity(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndar
     axes[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return np.asarray(axes)
 
-
-PROBE = ("probe", "probe_low", "probe_high")
 
 LEAKS = {
     "auc": ("AUC", "low", "high", 0.5, "AUC of telling members\nfrom non-members"),

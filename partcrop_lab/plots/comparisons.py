@@ -130,10 +130,8 @@ def capacity(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndar
         axes: two, for the AUC and the linear probe.
     """
     text = "Bars: 95 % intervals over images and trainings; the largest is the undefended encoder."
-    axes, columns = (
-        own_row(axes, 2, 3.6, 3.2, text=text),
-        (("auc", "low", "high"), ("probe", "probe_low", "probe_high")),
-    )
+    axes = own_row(axes, 2, 3.6, 3.2, text=text)
+    columns = ("auc", "low", "high"), ("probe", "probe_low", "probe_high")
     for number, (recipe, one) in enumerate(table.groupby("recipe", sort=False)):
         one, (marker, line, colour) = one.sort_values("parameters"), LINES[number % len(LINES)]
         for ax, (name, low, high), unit in zip(axes, columns, (1, 100), strict=True):

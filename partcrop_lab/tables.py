@@ -381,3 +381,17 @@ def dejavu_tradeoff(table: pd.DataFrame) -> pd.DataFrame:
     level = np.select([last & top, top], ["none", stopped], cut)
     kept = ["recipe", "N", "defense", "level", "attacker", "score", "low", "high", "probe", "probe_low", "probe_high"]
     return some.assign(defense=defense, level=level, attacker="as before")[[*kept, "trainings"]].reset_index(drop=True)
+
+
+def dejavu_sweeps(table: pd.DataFrame) -> pd.DataFrame:
+    """Deja vu of one recipe or setting after another, each where its training ended and memory is looked for first.
+
+    Args:
+        table: of `dejavu_growth_table`.
+
+    Returns:
+        Its rows of the last epoch, at the projector, or at the backbone where an encoder has no projector.
+    """
+    last = table["T"] == table.groupby(["recipe", "N"])["T"].transform("max")
+    has = (table["layer"] == "projector").groupby([table["recipe"], table["N"]]).transform("any")
+    return table[last & (table["layer"] == np.where(has, "projector", "backbone"))].reset_index(drop=True)

@@ -415,6 +415,19 @@ def test_stopping_earlier_and_serving_an_earlier_layer_are_points_of_a_tradeoff(
     assert [ax.get_title() for ax in drawn] == ["50", "100"] and "deja vu score" in drawn[0].get_ylabel()
 
 
+def test_recipes_and_settings_are_told_each_where_its_training_ended_at_the_projector_if_it_has_one():
+    bare = grown()[lambda table: table["layer"] != "projector"].assign(recipe="supervised")
+    swept = pd.concat([grown().assign(recipe="simclr temperature=0.5"), bare])
+    table = tables.dejavu_sweeps(tables.dejavu_growth_table(swept[swept["N"] == 50]))
+    layers = table.drop_duplicates("recipe").set_index("recipe")["layer"]
+    assert layers.to_dict() == {"simclr temperature=0.5": "projector", "supervised": "backbone"}
+    assert set(table["T"]) == {300} and len(table) == 6
+    axes = plots.dejavu_sweeps(table)
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["simclr temperature=0.5", "supervised"]
+    third, score = ({round(x, 3) for x in bars[0].get_xdata()} for bars in axes[0].containers)
+    assert third == {0.0} and score == {0.07} and axes[1].containers[0][0].get_xdata() == pytest.approx([0.3, 0.3])
+
+
 def test_kept_tables_of_deja_vu_are_read_by_kind():
     assert set(pl.dejavu.measured()["recipe"]) >= {"simclr", "supervised"}
     with pytest.raises(ValueError, match="kind is 'epochs'; it must be one of dial, growth, painted"):

@@ -7,7 +7,7 @@ draw on (`ax`, or `figure` where it lays out several) and makes its own where th
 from partcrop_lab.plots.audits import accuracy_by_epoch, metrics_bars, roc, rocs, score_histogram
 from partcrop_lab.plots.base import RELEASED, caption, mark_released, png, style, svg
 from partcrop_lab.plots.comparisons import LEAKS, USES, attacks, aucs, capacity, growth, tradeoff, word_tables
-from partcrop_lab.plots.dejavu import deja_vu, dejavu_growth, dial, joined_scores, reconstructions
+from partcrop_lab.plots.dejavu import deja_vu, dejavu_growth, dejavu_sweeps, dial, joined_scores, reconstructions
 from partcrop_lab.plots.features import feature_curves, feature_steps, one_feature, part_steps
 from partcrop_lab.plots.parts import (
     MovingResponses,
@@ -31,6 +31,7 @@ __all__ = [
     "caption",
     "deja_vu",
     "dejavu_growth",
+    "dejavu_sweeps",
     "dial",
     "feature_curves",
     "feature_steps",

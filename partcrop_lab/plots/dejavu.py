@@ -185,6 +185,33 @@ def dejavu_growth(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np
     return np.asarray(axes)
 
 
+@styled
+def dejavu_sweeps(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """The deja vu score beside the gap of a linear probe, a row for each recipe or setting.
+
+    Args:
+        table: of `tables.dejavu_sweeps`, of one N.
+        axes: two, sharing their y axis.
+    """
+    text = "Bars: 95 % intervals. Grey: the third set, where 0 is right."
+    axes = own_row(axes, 2, 3.4, 0.28 * table["recipe"].nunique() + 1.3, 1.4, text, sharey=True)
+    order = list(dict.fromkeys(table["recipe"]))
+    looks = {
+        "third set": (0, 0.2, {"color": GREY, "marker": "s"}),
+        "deja vu": (0, 0.0, {"color": RED, "marker": "o"}),
+        "gap of the probe": (1, 0.0, {"color": BLUE, "marker": "D"}),
+    }
+    for curve, (place, shift, look) in looks.items():
+        one = table[table["curve"] == curve]
+        reach = np.stack([one["value"] - one["low"], one["high"] - one["value"]])
+        at = one["recipe"].map(order.index) + shift
+        axes[place].errorbar(one["value"], at, xerr=reach, ls="", ms=5, capsize=2, label=curve, **look)
+    axes[0].axvline(0, color="black", lw=0.8, ls=(0, (1, 2)))
+    axes[0].set(xlabel="deja vu score", yticks=range(len(order)), yticklabels=order, ylim=(len(order) - 0.5, -0.5))
+    axes[1].set(xlabel="gap of the linear probe")
+    return np.asarray(axes)
+
+
 def _side_by_side(images: Tensor, gap: int = 3) -> np.ndarray:
     """Images (B, 3, H, W) in one row (3, H, W'), white between them: one axes is drawn far faster than many."""
     wide = np.pad(np.asarray(images), ((0, 0), (0, 0), (0, 0), (0, gap)), constant_values=255)

@@ -381,8 +381,7 @@ def dejavu_tradeoff(studio: Studio) -> Drawn:
     """What stopping earlier and serving an earlier layer do to deja vu and to use, from the same table."""
     table, text, about = _grown()
     table = tables.dejavu_tradeoff(table)
-    clipped = table.assign(score=table["score"].clip(lower=0))
-    table["front"] = defenses.with_front(clipped, leak="score", by="N")["front"]
+    table = defenses.with_front(table, leak="score", by="N")
     sizes = about["n"]
     figure = _canvas(3.0 * len(sizes) + 1.9, 4.2)
     axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]

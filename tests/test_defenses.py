@@ -230,6 +230,12 @@ def test_the_front_counts_each_defence_by_its_worst_attacker():
     assert found.front.tolist() == [True, False, False, True]
 
 
+def test_below_chance_is_no_better_than_chance():
+    rows = [("none", 0.9, 0.6), ("top-k", 0.8, 0.48), ("noise", 0.7, 0.44), ("rounding", 0.8, 0.5)]
+    found = with_front(pd.DataFrame(rows, columns=["level", "probe", "auc"]).assign(recipe="simclr"))
+    assert found.front.tolist() == [True, True, False, True] and found.auc.tolist() == [0.6, 0.48, 0.44, 0.5]
+
+
 def test_each_group_has_a_front_of_its_own():
     points = [("none", 0.9, 0.6), ("top-k", 0.8, 0.5)]
     rows = [(n, level, probe, auc + n / 1000) for n in (50, 100) for level, probe, auc in points]

@@ -22,6 +22,8 @@ from partcrop_lab.progress import bar
 from partcrop_lab.store import atomic, digest, write_csv, write_json
 
 UNDEFENDED = "none"
+CHANCE = {"auc": 0.5, "tpr_at_1_fpr": 0.01, "score": 0.0}
+"""What is found where nothing leaks, by the column that tells how much is."""
 BARE = ("bare", "bare_low", "bare_high")
 """Columns of what the attack on a defended encoder finds on the undefended one."""
 KINDS = {"serving": "defenses.py --serving", "training": "defenses.py"}
@@ -160,7 +162,8 @@ def measured(kind: str = "serving") -> pd.DataFrame:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
     words = dict.fromkeys(("guarantee", "stage"), "")
     table = zoo.measured(kind, f"python benchmarks/{KINDS[kind]}").astype(dict.fromkeys(words, object)).fillna(words)
-    return table.drop_duplicates(["encoder", "level", "attacker"], ignore_index=True)  # of kinds measured one by one
+    # without what stands there twice, since kinds of defence were measured one by one
+    return with_front(table.drop_duplicates(["encoder", "level", "attacker"]), by="encoder")
 
 
 def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
@@ -232,14 +235,16 @@ def worst(table: pd.DataFrame, leak: str = "auc") -> pd.DataFrame:
 def with_front(table: pd.DataFrame, use: str = "probe", leak: str = "auc", by: str = "recipe") -> pd.DataFrame:
     """With a column front: whether a row is on the Pareto front, each defence by its worst attacker.
 
+    To be found less than by chance is no merit: such a row counts as one at chance.
+
     Args:
-        use, leak: columns of what features are good for, and of what is found.
+        use, leak: columns of what features are good for, and of what is found, one of `CHANCE`.
         by: the column that tells fronts apart.
     """
     table = table.reset_index(drop=True).assign(front=False)
     for _, own in table.groupby(by, sort=False, dropna=False):
         some = worst(own, leak)
-        table.loc[some.index, "front"] = pareto(some, use, leak)
+        table.loc[some.index, "front"] = pareto(some.assign(**{leak: some[leak].clip(lower=CHANCE[leak])}), use, leak)
     return table
 
 

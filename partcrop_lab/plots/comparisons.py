@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from partcrop_lab.defenses.tradeoff import CHANCE
 from partcrop_lab.plots.base import (
     BLUE,
     GREEN,
@@ -146,11 +147,11 @@ def capacity(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> np.ndar
 
 
 LEAKS = {
-    "auc": ("AUC", "low", "high", 0.5, "AUC of telling members\nfrom non-members"),
-    "tpr_at_1_fpr": ("TPR at 1 % FPR", "tpr_low", "tpr_high", 0.01, "TPR at 1 % FPR"),
-    "score": ("deja vu score", "low", "high", 0.0, "deja vu score, all images"),
+    "auc": ("AUC", "low", "high", "AUC of telling members\nfrom non-members"),
+    "tpr_at_1_fpr": ("TPR at 1 % FPR", "tpr_low", "tpr_high", "TPR at 1 % FPR"),
+    "score": ("deja vu score", "low", "high", "deja vu score, all images"),
 }
-"""Of each measure of a leak its name, its interval's columns, its value by chance, and what an axis calls it."""
+"""Of each measure of a leak its name, its interval's columns, and what an axis calls it."""
 
 USES = {"probe": "accuracy of the linear probe (%)", "knn": "accuracy of nearest neighbours (%)"}
 
@@ -180,7 +181,7 @@ def tradeoff(
     """
     panels, defenses = (list(dict.fromkeys(table[name])) for name in (by, "defense"))
     axes = own_row(axes, len(panels), 4.2, 4.2, sharey=True)
-    _, low, high, chance, name = LEAKS[leak]
+    _, low, high, name = LEAKS[leak]
     looks = _defense_looks(defenses)
     for ax, panel in zip(axes, panels, strict=True):
         own = table[table[by] == panel]
@@ -198,7 +199,7 @@ def tradeoff(
                 hover_text(ax, value, found, _told(row, leak, use))
         front = own[own["front"]].sort_values(use)
         ax.plot(100 * front[use], front[leak], color=GREY, lw=1, zorder=0, label="Pareto front")
-        ax.axhline(chance, color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
+        ax.axhline(CHANCE[leak], color="black", lw=0.8, ls=(0, (1, 2)), label="chance")
         ax.set(title=panel, xlabel=USES[use])
     axes[0].set(ylabel=name)
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
@@ -218,7 +219,7 @@ def _defense_looks(defenses: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def _told(row: Any, leak: str, use: str) -> str:
     """A point of the trade-off in words."""
-    measure, low, high, *_ = LEAKS[leak]
+    measure, low, high, _ = LEAKS[leak]
     name = "no defence" if row.level == "none" else f"{row.level}, attacker {row.attacker}"
     interval = f"{getattr(row, leak):.3f} ({getattr(row, low):.3f} to {getattr(row, high):.3f})"
     return f"{name}: {measure} {interval}, {use} {100 * getattr(row, use):.1f} %, {row.queries} queries an image"

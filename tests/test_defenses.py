@@ -264,6 +264,10 @@ def test_trainings_are_told_as_the_papers_tables(table):
     assert lines[2] == f"probe {100 * row.probe:.1f} %, 1 training"
     both = over_trainings(pd.concat([table, table.assign(recipe="mae").query("level == 'none'")]))
     assert paper_tables(both)["noise"].loc["noise sigma=5.0", "mae"] == "not trained"
+    private = table.assign(guarantee="(8, 1e-05)-differential privacy of each image for the weights, by Opacus")
+    coupled = table.assign(guarantee="no formal guarantee: the loss of simclr is not computed image by image")
+    for one, said in ((private, "(8, 1e-05)-differential privacy"), (coupled, "no formal guarantee")):
+        assert paper_tables(over_trainings(one))["noise"].iloc[1, 0].splitlines()[-1] == said
     axes = plots.word_tables(found).axes
     assert [ax.get_title("left") for ax in axes] == list(found)
 

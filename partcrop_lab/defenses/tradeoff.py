@@ -176,8 +176,8 @@ def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
         One row per recipe, defence, level and attacker, with `trainings`, how many; p-values and outcomes, which each
         audit has of its own, are left out, and the front is drawn again.
     """
-    kept = ["recipe", "image_size", "N", "parameters", "defense", "level", "stage", "attacker", "attack", "queries"]
-    rows = []
+    kept = ["recipe", "image_size", "N", "parameters", "defense", "level", "stage", "guarantee"]
+    kept, rows = [*kept, "attacker", "attack", "queries"], []
     for key, some in table.groupby(kept, sort=False, dropna=False):
         row = dict(zip(kept, key, strict=True)) | {"trainings": len(some)}
         for name, low, high in (("auc", "low", "high"), ("probe", "probe_low", "probe_high"), BARE):
@@ -198,7 +198,7 @@ def paper_tables(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Returns:
         By the defence's name; the first row is "none". A cell holds the attack's AUC with its interval, where there is
         one that of an attacker who knows the defence, and what this one finds on the undefended encoder, the linear
-        probe's accuracy, and the number of trainings.
+        probe's accuracy, the number of trainings, and what is guaranteed, of DP-SGD alone.
     """
     recipes, found = list(dict.fromkeys(table["recipe"])), {}
     rows_of = dict(list(table.groupby(["level", "recipe"])))
@@ -219,7 +219,9 @@ def _cell(rows: pd.DataFrame | None) -> str:
     bare = rows.dropna(subset="bare").itertuples()
     lines += [f"undefended {one.bare:.3f} ({one.bare_low:.3f} to {one.bare_high:.3f})" for one in bare]
     times = rows["trainings"].iloc[0]
-    return "\n".join([*lines, f"probe {100 * rows['probe'].iloc[0]:.1f} %, {times} training{'s' * int(times > 1)}"])
+    lines.append(f"probe {100 * rows['probe'].iloc[0]:.1f} %, {times} training{'s' * int(times > 1)}")
+    said = rows["guarantee"].iloc[0].split(":")[0].split(" of each image")[0]
+    return "\n".join([*lines, *([said] if said else [])])
 
 
 def worst(table: pd.DataFrame, leak: str = "auc") -> pd.DataFrame:

@@ -463,7 +463,8 @@ def defence_tables(studio: Studio) -> Drawn:
     how = "partshapes; {} members + {} non-members; attack {}, {} queries an image, 2 folds; matched protocol. Means "
     how += "over trainings, each on a split of its own, with 95 % intervals over images and trainings. Adaptive: an "
     how += "attacker who knows the defence; undefended: what that very attack finds without it. Probe: accuracy of a "
-    how += "linear probe, where guessing gives 10 %."
+    how += "linear probe, where guessing gives 10 %. Differential privacy: of each image, for the weights, against all "
+    how += "who do not know the seed, which is published so that the runs can be repeated."
     plots.caption(figure, how.format(*sizes))
     lines = (
         f"{name}, {level}, {recipe}: {text}"

@@ -1,4 +1,4 @@
-"""Fixtures that several test files share; every session has a cache of its own, which all its workers share."""
+"""Fixtures that several test files share; every session has a cache of its own."""
 
 import os
 from collections import Counter
@@ -25,9 +25,8 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def cache(tmp_path_factory, worker_id):
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "cache"
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     os.environ |= {"PARTCROP_LAB_CACHE": str(folder), **one}  # also for the processes that tests start
     return folder

@@ -15,6 +15,7 @@ from partcrop_lab.audit.kept import code_digest
 from partcrop_lab.audit.stats import HALF_WIDTH, interval, over_seeds
 from partcrop_lab.defenses.base import Defense, defended, spelled
 from partcrop_lab.encoders import Encoder, zoo
+from partcrop_lab.encoders.privacy import in_short
 from partcrop_lab.encoders.remembering import Remembering
 from partcrop_lab.encoders.utility import halves, judged
 from partcrop_lab.images import ImageSet, MembershipSplit
@@ -176,8 +177,8 @@ def over_trainings(table: pd.DataFrame) -> pd.DataFrame:
         One row per recipe, defence, level and attacker, with `trainings`, how many; p-values and outcomes, which each
         audit has of its own, are left out, and the front is drawn again.
     """
-    kept = ["recipe", "image_size", "N", "parameters", "defense", "level", "stage", "guarantee"]
-    kept, rows = [*kept, "attacker", "attack", "queries"], []
+    about = ["recipe", "image_size", "N", "parameters", "defense", "level", "stage", "guarantee"]
+    kept, rows = [*about, "attacker", "attack", "queries"], []
     for key, some in table.groupby(kept, sort=False, dropna=False):
         row = dict(zip(kept, key, strict=True)) | {"trainings": len(some)}
         for name, low, high in (("auc", "low", "high"), ("probe", "probe_low", "probe_high"), BARE):
@@ -220,8 +221,8 @@ def _cell(rows: pd.DataFrame | None) -> str:
     lines += [f"undefended {one.bare:.3f} ({one.bare_low:.3f} to {one.bare_high:.3f})" for one in bare]
     times = rows["trainings"].iloc[0]
     lines.append(f"probe {100 * rows['probe'].iloc[0]:.1f} %, {times} training{'s' * int(times > 1)}")
-    said = rows["guarantee"].iloc[0].split(":")[0].split(" of each image")[0]
-    return "\n".join([*lines, *([said] if said else [])])
+    guarantee = rows["guarantee"].iloc[0]
+    return "\n".join([*lines, in_short(guarantee)] if guarantee else lines)
 
 
 def worst(table: pd.DataFrame, leak: str = "auc") -> pd.DataFrame:

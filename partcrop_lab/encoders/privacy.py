@@ -117,6 +117,17 @@ class Privacy:
         )
 
 
+def in_short(guarantee: str) -> str:
+    """The head of a sentence of `Privacy.spent`; what the guarantee supposes is left out, so say it beside.
+
+    >>> in_short("(8, 1e-05)-differential privacy of each image for the weights, by Opacus' RDP accountant")
+    '(8, 1e-05)-differential privacy'
+    >>> in_short("no formal guarantee: batch norms mix the images of a batch")
+    'no formal guarantee'
+    """
+    return guarantee.split(":")[0].split(" of each image")[0]
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without Opacus' advice to look at more orders: at any of them the epsilon holds, only not as tightly."""

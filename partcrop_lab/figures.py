@@ -476,6 +476,26 @@ def defence_tables(studio: Studio) -> Drawn:
     return Drawn(figure, table, alt, about)
 
 
+def capacity(studio: Studio) -> Drawn:
+    """The leak and the use over the number of weights, from the same trainings (the second version's scaling)."""
+    table, seeds = _trainings(defenses.measured("training"))
+    swept = set(table.loc[table["defense"] == "capacity", "recipe"])
+    table = table[table["recipe"].isin(swept) & table["defense"].isin(["none", "capacity"])].reset_index(drop=True)
+    figure = _canvas(8.6, 3.8)
+    plots.capacity(table, figure.subplots(1, 2))
+    sizes = [_listed(table[name]) for name in ("members", "nonmembers", "trainings", "attack", "queries")]
+    how = "partshapes; {} members + {} non-members; means over {} trainings, each on a split of its own, of ViTs that "
+    how += "differ in width, depth and heads alone; attack {}, {} queries an image, 2 folds; matched protocol. Bars: "
+    how += "95 % intervals over images and trainings. Rightmost of each line: the encoder that defences start from."
+    plots.caption(figure, how.format(*sizes))
+    told = "; ".join(
+        f"{one.recipe}, {one.parameters:,.0f} weights: {_auc(one)}, probe {one.probe:.3f}" for one in table.itertuples()
+    )
+    alt = "AUC of the attack, and accuracy of a linear probe, against the number of weights, a line for each recipe. "
+    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": seeds, "protocols": ["matched"]}
+    return Drawn(figure, table, f"{alt}{told}.", about)
+
+
 def _planes(table: pd.DataFrame, by: str, sides: str, text: str, seeds: list[int]) -> Drawn:
     """A trade-off, one plane for each value of a column."""
     panels = list(dict.fromkeys(table[by]))
@@ -524,6 +544,7 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "serving": ("defences_serving", serving),
     "training": ("defences_training", training),
     "defence-tables": ("defence_tables", defence_tables),
+    "capacity": ("defence_capacity", capacity),
     "dial": ("dejavu_dial", dial),
     "dejavu-growth": ("dejavu_growth", dejavu_growth),
     "dejavu-tradeoff": ("dejavu_tradeoff", dejavu_tradeoff),
@@ -532,7 +553,7 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
 """Figures by the name that `only` takes: the stem of their files, and what draws them."""
 
 CLASSROOM_ALONE = (
-    *("partshapes", "recipes", "growth", "serving", "training", "defence-tables"),
+    *("partshapes", "recipes", "growth", "serving", "training", "defence-tables", "capacity"),
     *("dial", "dejavu-growth", "dejavu-tradeoff", "reconstruction"),
 )
 """Of the embedded images, or of tables kept with the zoo."""

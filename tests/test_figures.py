@@ -182,6 +182,7 @@ COMMANDS = {
     "serving": "python benchmarks/defenses.py --serving",
     "training": "python benchmarks/defenses.py",
     "defence-tables": "python benchmarks/defenses.py",
+    "capacity": "python benchmarks/defenses.py",
     "dial": "python benchmarks/dejavu.py",
     "dejavu-growth": "python benchmarks/dejavu_growth.py",
     "reconstruction": "python benchmarks/reconstruction.py",
@@ -197,7 +198,7 @@ def test_a_figure_of_a_kept_table_says_what_makes_it_where_it_is_missing(name, c
 
 
 def test_the_figures_of_kept_tables_say_what_they_show(tmp_path):
-    make_figures(tmp_path, ["serving", "training", "defence-tables", "dial"], progress=False)
+    make_figures(tmp_path, ["serving", "training", "defence-tables", "capacity", "dial"], progress=False)
     defended = json.loads((tmp_path / "defences_serving.json").read_text())
     assert set(pd.read_csv(tmp_path / "defences_serving.csv")["encoder"]) == set(figures.DEFENDED)
     assert "zoo:simclr, none: 0." in defended["alt"] and "500 non-members; attack unified" in defended["caption"]
@@ -207,6 +208,10 @@ def test_the_figures_of_kept_tables_say_what_they_show(tmp_path):
     assert "early-stop, early-stop share=0.5, mae: AUC 0." in told["alt"] and "attack unified, 11 q" in told["caption"]
     drawn = [pd.read_csv(tmp_path / f"{name}.csv") for name in ("defence_tables", "defences_training")]
     pd.testing.assert_frame_equal(*drawn)
+    swept = pd.read_csv(tmp_path / "defence_capacity.csv")
+    assert set(swept["defense"]) == {"none", "capacity"} and swept.groupby("recipe").size().eq(3).all()
+    sizes = json.loads((tmp_path / "defence_capacity.json").read_text())
+    assert "simclr, 826,496 weights: 0." in sizes["alt"] and "3 trainings" in " ".join(sizes["caption"].split())
     turned = json.loads((tmp_path / "dejavu_dial.json").read_text())
     assert "simclr at 0: memorised 0." in turned["alt"] and "300 images each" in " ".join(turned["caption"].split())
 

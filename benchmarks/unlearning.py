@@ -42,7 +42,7 @@ def points(name: str, seed: int) -> list[dict[str, Any]]:
 
 
 def main(
-    names: Annotated[str, typer.Option(help="Encoders of the zoo, separated by commas.")] = "simclr,vicreg",
+    names: Annotated[str, typer.Option(help="Encoders of the zoo, separated by commas.")] = "simclr",
     seeds: Annotated[int, typer.Option(help="Draws of the images to forget.")] = 3,
     jobs: Annotated[int, typer.Option(help="Trainings at a time, on one thread each.")] = 1,
     out: Annotated[Path, typer.Option(help="CSV of all encoders.")] = CSV,

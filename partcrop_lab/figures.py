@@ -144,7 +144,7 @@ def main_table(studio: Studio) -> Drawn:
     text += "Hollow: no evidence of leakage after Holm's correction on that encoder, or a control that rejects."
     plots.caption(figure, text)
     told = "; ".join(f"{one.encoder}, {one.attack}: {_auc(one)}" for one in table.itertuples())
-    counts = sorted({int(n) for n in table["members"]})
+    counts = _whole(table["members"])
     about = {"n": counts, "seeds": list(range(table["seeds"].max())), "protocols": ["matched"]}
     return Drawn(figure, table, f"AUCs of several attacks, a panel for each encoder, with error bars. {told}.", about)
 
@@ -162,7 +162,7 @@ def recipes(studio: Studio) -> Drawn:
     plots.caption(figure, text)
     own = table[table["curve"] == "target"]
     told = "; ".join(f"{one.encoder} {_auc(one)}" for one in own.itertuples())
-    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": [0], "protocols": ["matched"]}
+    about = {"n": _whole(table["members"]), "seeds": [0], "protocols": ["matched"]}
     return Drawn(figure, table, f"AUC of each encoder of the zoo, with its controls near one half. {told}.", about)
 
 
@@ -188,7 +188,7 @@ def membership_features(studio: Studio) -> Drawn:
     alt = "For each encoder two plots of energies sorted from high to low, a line with a band for members and one for "
     alt += f"non-members. Mean uniform energy in nats: {found}."
     about = {"seeds": [0], "protocols": ["matched"], "encoders": _encoder_digests(list(studio.encoders.values()))}
-    return Drawn(figure, table, alt, {"n": sorted({int(n) for n in table["n"]}), **about})
+    return Drawn(figure, table, alt, {"n": _whole(table["n"]), **about})
 
 
 def _trained(encoder: Encoder) -> str:
@@ -320,7 +320,7 @@ def growth(studio: Studio) -> Drawn:
     plots.caption(figure, text)
     found = "; ".join(f"{one.recipe}, N = {one.N}, T = {one.T}: {_auc(one)}" for one in table.itertuples())
     alt = f"AUC of an attack against the steps of training, a line for each N and number of epochs planned. {found}."
-    about = {"n": sorted({int(n) for n in table["N"]}), "seeds": [0], "protocols": ["matched"]}
+    about = {"n": _whole(table["N"]), "seeds": [0], "protocols": ["matched"]}
     return Drawn(figure, table, alt, about)
 
 
@@ -346,7 +346,7 @@ def dial(studio: Studio) -> Drawn:
     )
     alt = "Above, the share of images whose class is recalled from the background by both encoders, or by one alone; "
     alt += "below, the deja vu score with its controls; both against the correlation of backgrounds with classes. "
-    about = {"n": sorted({int(n) for n in found["N"]}), "seeds": [0]}
+    about = {"n": _whole(found["N"]), "seeds": [0]}
     return Drawn(figure, table, f"{alt}{told}.", about)
 
 
@@ -358,8 +358,8 @@ def _grown() -> tuple[pd.DataFrame, str, dict[str, Any]]:
     text = "SimCLR; partshapes; pairs of encoders trained on disjoint sets of N images each, means over "
     text += f"{_listed(table['trainings'])} pairs, each on sets of its own; of {_listed(found['public'])} public "
     text += "images the nearest 100 vote. "
-    seeds = sorted({int(seed) for seed in found["training_seed"]})
-    return table, text, {"n": sorted({int(n) for n in found["N"]}), "seeds": seeds}
+    seeds = _whole(found["training_seed"])
+    return table, text, {"n": _whole(found["N"]), "seeds": seeds}
 
 
 def dejavu_growth(studio: Studio) -> Drawn:
@@ -448,7 +448,7 @@ def training(studio: Studio) -> Drawn:
 
 def _trainings(found: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     """A trade-off over trainings, and their seeds."""
-    return defenses.over_trainings(found), sorted({int(seed) for seed in found["training_seed"]})
+    return defenses.over_trainings(found), _whole(found["training_seed"])
 
 
 def defence_tables(studio: Studio) -> Drawn:
@@ -472,7 +472,7 @@ def defence_tables(studio: Studio) -> Drawn:
         for (level, recipe), text in one.stack().items()
     )
     alt = f"Tables of attack and utility, one for each defence. {'; '.join(lines)}.".replace("\n", ", ")
-    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": seeds, "protocols": ["matched"]}
+    about = {"n": _whole(table["members"]), "seeds": seeds, "protocols": ["matched"]}
     return Drawn(figure, table, alt, about)
 
 
@@ -492,7 +492,7 @@ def capacity(studio: Studio) -> Drawn:
         f"{one.recipe}, {one.parameters:,.0f} weights: {_auc(one)}, probe {one.probe:.3f}" for one in table.itertuples()
     )
     alt = "AUC of the attack, and accuracy of a linear probe, against the number of weights, a line for each recipe. "
-    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": seeds, "protocols": ["matched"]}
+    about = {"n": _whole(table["members"]), "seeds": seeds, "protocols": ["matched"]}
     return Drawn(figure, table, f"{alt}{told}.", about)
 
 
@@ -510,7 +510,7 @@ def _planes(table: pd.DataFrame, by: str, sides: str, text: str, seeds: list[int
     told = "; ".join(f"{getattr(one, by)}, {one.level}: {_auc(one)}, probe {one.probe:.3f}" for one in worst)
     alt = f"AUC of the attack against the accuracy of a linear probe, one plane for each {by}, a point for each level "
     alt += f"of each defence, with error bars and the Pareto front. By the worst attacker: {told}."
-    about = {"n": sorted({int(n) for n in table["members"]}), "seeds": seeds, "protocols": ["matched"]}
+    about = {"n": _whole(table["members"]), "seeds": seeds, "protocols": ["matched"]}
     return Drawn(figure, table, alt, about)
 
 
@@ -521,6 +521,11 @@ def _auc(row: Any) -> str:
 
 def _interval(value: float, row: Any) -> str:
     return f"{value:.3f} ({row.low:.3f} to {row.high:.3f})"
+
+
+def _whole(column: pd.Series) -> list[int]:
+    """The different whole numbers of a column in order, as provenance lists sizes and seeds."""
+    return sorted({int(value) for value in column})
 
 
 def _listed(column: pd.Series) -> str:

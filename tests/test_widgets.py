@@ -1,5 +1,6 @@
 import io
 import re
+import signal
 import sys
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -95,6 +96,28 @@ def test_a_drawing_that_is_stopped_leaves_the_one_before_and_says_so():
     panel.controls["n"].value = 3
     panel.button.click()
     assert panel.picture.value == b"\x03" and panel.error.value == ""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("told", [True, False], ids=["at the next step", "at the end"])
+def test_a_stop_that_falls_into_a_destructor_still_cancels(told):
+    class Interrupted:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def draw(n):
+        if n == 2:
+            Interrupted()
+            if told:
+                panel.advance(0.5, "half")
+                pytest.fail("went on")
+        return Drawing(bytes([n]))
+
+    panel, before = Panel("p", {"n": widgets.IntSlider(1)}, draw), signal.getsignal(signal.SIGINT)
+    panel.controls["n"].value = 2
+    assert panel.picture.value == b"\x01" and "cancelled" in panel.error.value
+    panel.controls["n"].value = 3
+    assert panel.picture.value == b"\x03" and signal.getsignal(signal.SIGINT) is before
 
 
 def test_changes_made_together_are_drawn_once():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +77,7 @@ class Panel(widgets.VBox):
         beside: widgets.Widget | None = None,
     ) -> None:
         self.controls, self._draw, self._quiet, self._title = controls, draw, False, title
+        self._stopped = False
         self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
         self.words, self.error, self.status, self.saving, self.plane = (widgets.HTML() for _ in range(5))
         self.error.add_class(ERROR_CLASS)
@@ -113,9 +116,10 @@ class Panel(widgets.VBox):
             return
         self._busy(True)
         start, before = time.perf_counter(), self.picture.value
-        with self.bars:
+        with self.bars, self._stop_noted():
             try:
                 drawing = self._draw(**self.values)
+                self._heed_stop()
                 self.picture.value, self.words.value, self.error.value = drawing.png, drawing.html, ""
                 self.plane.value, self.picture.layout.display = drawing.svg, "none" if drawing.svg else None
                 self.saving.value = _link(drawing, self._title)
@@ -151,10 +155,33 @@ class Panel(widgets.VBox):
 
     def advance(self, share: float, text: str, png: bytes | None = None) -> None:
         """Show how far long work has come, from 0 to 1, and a picture on the way, which goes if the work is stopped."""
+        self._heed_stop()
         self.bar.layout.display, self.bar.value = "flex", share
         self.status.value = f"<small>{escape(text)}</small>"
         if png is not None:
             self.picture.value = png
+
+    @contextlib.contextmanager
+    def _stop_noted(self) -> Iterator[None]:
+        """Within, the stop button is remembered: Python drops an interrupt that falls into a destructor."""
+
+        def stop(number: int, frame: Any) -> None:
+            self._stopped = True
+            raise KeyboardInterrupt
+
+        self._stopped = False
+        if threading.current_thread() is not threading.main_thread():  # elsewhere no signal arrives
+            yield
+            return
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _heed_stop(self) -> None:
+        if self._stopped:
+            raise KeyboardInterrupt
 
     def _busy(self, busy: bool) -> None:
         if busy:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -535,6 +536,7 @@ def _listed(column: pd.Series) -> str:
 
 FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "partshapes": ("partshapes", partshapes),
+    "trap": ("evaluation_trap", evaluation_trap),
     "fig2": ("fig2_part_responses", part_responses),
     "features": ("membership_features", membership_features),
     "main": ("main_table", main_table),
@@ -544,7 +546,6 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "fig5": ("fig5_crop_scale", crop_scale),
     "attackers": ("attacker_structure", attacker_structure),
     "known": ("known_fraction", known_fraction),
-    "trap": ("evaluation_trap", evaluation_trap),
     "growth": ("memory_growth", growth),
     "serving": ("defences_serving", serving),
     "training": ("defences_training", training),
@@ -573,6 +574,7 @@ def make_figures(
     only: Sequence[str] | None = None,
     progress: bool = True,
     studio: Studio | None = None,
+    jobs: int = 1,
 ) -> list[Path]:
     """Draw figures and write them to a folder.
 
@@ -581,6 +583,7 @@ def make_figures(
         only: names of `FIGURES`; all that the studio can draw where omitted.
         progress: show progress bars.
         studio: what they are drawn from; the classroom's where omitted, `PaperStudio` for the papers' settings.
+        jobs: figures at a time; more than one in processes of their own, on one thread each.
 
     Returns:
         The files written: for each figure a .png, .pdf, .csv and .json.
@@ -589,19 +592,25 @@ def make_figures(
         ValueError: an unknown name, or one that the studio cannot draw.
         BadInput: a zoo encoder is missing, or the folder cannot be written.
     """
-    studio, written = studio or Studio(), []
-    studio.progress = progress
+    studio = studio or Studio()
+    studio.progress = progress and jobs == 1
     offered = [name for name in FIGURES if studio.preset == Studio.preset or name not in CLASSROOM_ALONE]
     offered = [name for name in offered if studio.protocol == "matched" or name in RELEASED]
     names = list(offered if only is None else only)
     unknown = [name for name in names if name not in offered]
     if unknown:
         raise ValueError(f"there is no figure {', '.join(unknown)}; there are {', '.join(offered)}")
-    for name in bar(names, "figures", shown=progress):
-        stem, draw = FIGURES[name]
-        with plots.style():
-            written += _save(draw(studio), Path(out), stem, name, studio)
-    return written
+    with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
+        parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")
+        drawn = parallel(joblib.delayed(_draw)(name, Path(out), studio) for name in names)
+        written = dict(bar(drawn, "figures", shown=progress, total=len(names)))
+    return [path for name in names for path in written[name]]
+
+
+def _draw(name: str, out: Path, studio: Studio) -> tuple[str, list[Path]]:
+    stem, draw = FIGURES[name]
+    with plots.style():
+        return name, _save(draw(studio), out, stem, name, studio)
 
 
 def _save(drawn: Drawn, out: Path, stem: str, name: str, studio: Studio) -> list[Path]:

@@ -106,7 +106,7 @@ def test_the_papers_preset_trains_by_its_settings_and_draws_the_same_figures(tmp
     told = pd.read_csv(tmp_path / "fig2_part_responses.csv")
     assert set(told["encoder"]) == {"mae", "dino", "mocov3"} and told["part"].str.endswith(" middle").all()
     assert told["image"].isin(paper.leaking.split.nonmembers.names).all()
-    with pytest.raises(ValueError, match="no figure growth; there are fig2, features"):
+    with pytest.raises(ValueError, match="no figure growth; there are trap, fig2, features"):
         make_figures(tmp_path, ["growth"], studio=paper)
 
 
@@ -230,6 +230,15 @@ def test_the_main_table_and_the_recipes_are_those_of_the_zoo(tmp_path):
     assert own.loc["target", "auc"] == pytest.approx(audit["metrics"]["auc"]["value"], abs=1e-5)
     assert own.loc["target", "queries"] == 129
     assert own.loc["pixels", "low"] == pytest.approx(audit["controls"]["pixels"]["low"], abs=1e-5)
+
+
+def test_figures_drawn_side_by_side_are_those_drawn_one_after_the_other(tmp_path):
+    names = ["recipes", "main"]
+    side, one = (make_figures(tmp_path / str(jobs), names, progress=False, jobs=jobs) for jobs in (2, 1))
+    assert [path.name for path in side] == [path.name for path in one] and len(side) == 4 * len(names)
+    assert all(path.read_bytes() == other.read_bytes() for path, other in zip(side, one, strict=True))
+    with pytest.raises(pl.BadInput, match="cannot write"):
+        make_figures(tmp_path / "1" / side[0].name, names, progress=False, jobs=2)
 
 
 def test_encoders_without_an_audit_are_not_in_the_table_of_cards():

@@ -122,6 +122,17 @@ def test_distances_are_those_of_a_loop(pair):
         assert one.nearest == pytest.approx(np.sqrt(((near - target) ** 2).mean()), rel=1e-5)
 
 
+def test_paintings_are_kept_and_belong_to_what_made_them(pair, monkeypatch):
+    backgrounds, painters = pair
+    first = reconstruct(painters, backgrounds, each=3, samples=2, seed=5, progress=False)
+    monkeypatch.setattr(module.Reconstructor, "paint", None)
+    again = reconstruct(painters, backgrounds, each=3, samples=2, seed=5, progress=False)
+    assert all(torch.equal(first.painted[name], again.painted[name]) for name in "AB")
+    for other in ({"each": 2}, {"samples": 1}, {"seed": 6}):
+        with pytest.raises(TypeError, match="NoneType"):
+            reconstruct(painters, backgrounds, **{"each": 3, "samples": 2, "seed": 5} | other, progress=False)
+
+
 def test_painters_and_encoders_must_belong_together(pair):
     backgrounds, painters = pair
     with pytest.raises(pl.BadInput, match="the reconstructor A was trained on another encoder's"):

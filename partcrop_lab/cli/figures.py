@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ def figures(
     members: Annotated[int | None, Option(min=2, help="Paper: images trained on, 25000.")] = None,
     nonmembers: Annotated[int | None, Option(min=2, help="Paper: other images of the same pool, 10000.")] = None,
     epochs: Annotated[int | None, Option(min=1, help="Paper: passes over the members, 1600.")] = None,
+    jobs: Annotated[int | None, Option(min=1, help="Figures at a time; one a core, up to 4; paper: 1.")] = None,
     dry: Annotated[bool, Option("--dry", help="Say what it costs, and draw nothing.")] = False,
 ) -> None:
     """Draw the figures, each as PNG and PDF with its CSV and provenance."""
@@ -34,5 +36,6 @@ def figures(
         return
     own = "paper" if studio.preset == "paper" else "", "released" if protocol == "released" else ""
     out = out or Path("figures", *own)
-    for path in make_figures(out, only.split(",") if only else None, studio=studio):
+    jobs = jobs or (1 if studio.preset == "paper" else min(os.cpu_count() or 1, 4))
+    for path in make_figures(out, only.split(",") if only else None, studio=studio, jobs=jobs):
         print(path)

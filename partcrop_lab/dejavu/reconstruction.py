@@ -317,7 +317,7 @@ def reconstruct(
     painted = {}
     for name in OWN:
         given = bar(joined[f"given {name}"].split(TOGETHER), f"paintings under {name}", shown=progress)
-        painted[name] = torch.cat([reconstructors[name].paint(some, samples, seed) for some in given])
+        painted[name] = torch.cat([_kept_paintings(reconstructors[name], some, samples, seed) for some in given])
     nearest = {name: joined[f"nearest {name}"] for name in OWN}
     table = pd.DataFrame([row for part in parts for row in part["rows"]])
     far = {name: _distance(painted[name], joined["images"][:, None]).mean(1) for name in OWN}
@@ -327,6 +327,14 @@ def reconstruct(
     for column, distances, names in (("own", far, models), ("other", far, others), ("nearest", public, models)):
         table[column] = [float(distances[name][row]) for row, name in enumerate(names)]
     return Reconstructions(table, joined["images"], joined["crops"], painted, nearest)
+
+
+def _kept_paintings(one: Reconstructor, embeddings: Tensor, samples: int, seed: int) -> Tensor:
+    """What `Reconstructor.paint` makes of embeddings, kept in the cache."""
+    weights = (value.numpy(force=True) for value in one.state_dict().values())
+    key = store.digest(asdict(one.settings), *weights, embeddings.numpy(force=True), samples, seed)
+    paint = lambda: {"pictures": one.paint(embeddings, samples, seed).numpy()}  # noqa: E731
+    return torch.from_numpy(store.cached_arrays("paintings", key, paint)["pictures"])
 
 
 def check_reconstructors(reconstructors: Mapping[str, Reconstructor], backgrounds: Backgrounds) -> None:

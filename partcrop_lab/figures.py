@@ -6,6 +6,7 @@ CSV that drew it and a JSON file that says how it came about and what it shows, 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -25,7 +26,7 @@ from partcrop_lab.encoders import Encoder, load_encoder
 from partcrop_lab.encoders.zoo import card, measured, zoo_names
 from partcrop_lab.encoders.zoo_entries import PROBE
 from partcrop_lab.images import load_images, member_split
-from partcrop_lab.progress import bar
+from partcrop_lab.progress import bar, no_bars
 from partcrop_lab.store import atomic, digest, write_csv, write_json
 from partcrop_lab.studio import Studio
 
@@ -351,12 +352,11 @@ def dial(studio: Studio) -> Drawn:
     return Drawn(figure, table, f"{alt}{told}.", about)
 
 
-def _grown() -> tuple[pd.DataFrame, str, dict[str, Any]]:
-    """Of pairs of SimCLRs the table over trainings, what a caption says of them all, and sizes and seeds."""
-    found = dejavu.measured("growth")
-    found = found[found["recipe"] == "simclr"]
+def _grown(chosen: str = "recipe == 'simclr'") -> tuple[pd.DataFrame, str, dict[str, Any]]:
+    """Of pairs of encoders the table over trainings, what a caption says of them all, and sizes and seeds."""
+    found = dejavu.measured("growth").query(chosen)
     table = tables.dejavu_growth_table(found)
-    text = "SimCLR; partshapes; pairs of encoders trained on disjoint sets of N images each, means over "
+    text = "partshapes; pairs of encoders trained on disjoint sets of N images each, means over "
     text += f"{_listed(table['trainings'])} pairs, each on sets of its own; of {_listed(found['public'])} public "
     text += "images the nearest 100 vote. "
     seeds = _whole(found["training_seed"])
@@ -368,14 +368,33 @@ def dejavu_growth(studio: Studio) -> Drawn:
     table, text, about = _grown()
     figure = _canvas(9.8, 4.2)
     plots.dejavu_growth(table, figure.subplots(1, 3))
-    text += "Left and middle: along one training, mid-schedule but for the last epoch. Grey: images of a third set, "
-    text += "where 0 is right. The gap is the linear probe's accuracy on the encoder's own training images minus that "
-    text += "on the third set. Bars: 95 % intervals, over images and pairs, of the gap over pairs."
+    text = f"SimCLR; {text}Left and middle: along one training, mid-schedule but for the last epoch. Grey: images of a "
+    text += "third set, where 0 is right. The gap is the linear probe's accuracy on the encoder's own training images "
+    text += "minus that on the third set. Bars: 95 % intervals, over images and pairs, of the gap over pairs."
     plots.caption(figure, text)
     shown = table[(table["layer"] == "projector") & (table["curve"] != "third set")]
     told = "; ".join(f"N = {one.N}, T = {one.T}: {one.curve} {_interval(one.value, one)}" for one in shown.itertuples())
     alt = "The deja vu score against epochs, the gap of a linear probe against epochs, and the score over layers, a "
     return Drawn(figure, table, f"{alt}line for each number of images. At the projector: {told}.", about)
+
+
+def dejavu_sweeps(studio: Studio) -> Drawn:
+    """Deja vu of one recipe or setting after another, beside the gap of a linear probe, from the same table."""
+    table, text, about = _grown("N == 50")
+    table = tables.dejavu_sweeps(table)
+    table = table.assign(recipe=[f"{one.recipe.split(' epochs=')[0]}, T = {one.T:,}" for one in table.itertuples()])
+    figure = _canvas(9.6, 0.28 * table["recipe"].nunique() + 1.9)
+    plots.dejavu_sweeps(table, figure.subplots(1, 2, sharey=True))
+    text += "N = 50; T epochs. Scores at the projector (supervised: at the backbone, it has no other) after the last. "
+    text += "Grey: images of a third set, where 0 is right. The gap is the linear probe's accuracy on the encoder's "
+    text += "own training images minus that on the third set. Bars: 95 % intervals, over images and pairs, of the gap "
+    text += "over pairs. "
+    foretold = [f"{one.curve} {_interval(one.correlation, one)}" for one in tables.foretold(table).itertuples()]
+    text += f"Rank correlation of the gap with the score, over rows: {', '.join(foretold)}."
+    plots.caption(figure, text)
+    told = "; ".join(f"{one.recipe}: {one.curve} {_interval(one.value, one)}" for one in table.itertuples())
+    alt = "The deja vu score, and the gap of a linear probe, a row for each recipe or setting. "
+    return Drawn(figure, table, f"{alt}{told}.", about)
 
 
 def dejavu_tradeoff(studio: Studio) -> Drawn:
@@ -388,9 +407,9 @@ def dejavu_tradeoff(studio: Studio) -> Drawn:
     axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
     for ax, members in zip(plots.tradeoff(table, axes, by="N", leak="score"), sizes, strict=True):
         ax.set_title(f"N = {members:,}")
-    text += "No defence: the projector after the last epoch is served. Early-stop: the projector after fewer. "
-    text += "Guillotine: the backbone, or one of its blocks, after the last. The probe is trained and tested on public "
-    text += "images. Bars: 95 % intervals over images and pairs."
+    text = f"SimCLR; {text}No defence: the projector after the last epoch is served. Early-stop: the projector after "
+    text += "fewer. Guillotine: the backbone, or one of its blocks, after the last. The probe is trained and "
+    text += "tested on public images. Bars: 95 % intervals over images and pairs."
     plots.caption(figure, text)
     told = "; ".join(
         f"N = {one.N}, {one.level}: {_interval(one.score, one)}, probe {one.probe:.3f}" for one in table.itertuples()
@@ -553,6 +572,7 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
     "capacity": ("defence_capacity", capacity),
     "dial": ("dejavu_dial", dial),
     "dejavu-growth": ("dejavu_growth", dejavu_growth),
+    "dejavu-sweeps": ("dejavu_sweeps", dejavu_sweeps),
     "dejavu-tradeoff": ("dejavu_tradeoff", dejavu_tradeoff),
     "reconstruction": ("dejavu_reconstruction", reconstruction),
 }
@@ -560,7 +580,7 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Drawn]]] = {
 
 CLASSROOM_ALONE = (
     *("partshapes", "recipes", "growth", "serving", "training", "defence-tables", "capacity"),
-    *("dial", "dejavu-growth", "dejavu-tradeoff", "reconstruction"),
+    *("dial", "dejavu-growth", "dejavu-sweeps", "dejavu-tradeoff", "reconstruction"),
 )
 """Of the embedded images, or of tables kept with the zoo."""
 
@@ -609,7 +629,7 @@ def make_figures(
 
 def _draw(name: str, out: Path, studio: Studio) -> tuple[str, list[Path]]:
     stem, draw = FIGURES[name]
-    with plots.style():
+    with plots.style(), contextlib.nullcontext() if studio.progress else no_bars():
         return name, _save(draw(studio), out, stem, name, studio)
 
 

@@ -302,7 +302,7 @@ def joined_scores(audits: Mapping[str, AuditResult], memory: DejaVu) -> pd.DataF
         if not set(remembered.index) <= set(ranks.index):
             raise BadInput(f"the audit {attack!r} is not of the members of set A; audit encoder A on its own split")
         rank = ranks[remembered.index].to_numpy()
-        rho = stats.spearmanr(rank, remembered).statistic
+        rho = stats.stats.spearmanr(rank, remembered).statistic
         reach = HALF_WIDTH * 1.06 / np.sqrt(len(rank) - 3)
         low, high = np.tanh(np.arctanh(rho) + np.array([-reach, reach]))
         one = {"attack": attack, "name": remembered.index, "rank": rank, "memory": remembered.to_numpy()}
@@ -395,3 +395,24 @@ def dejavu_sweeps(table: pd.DataFrame) -> pd.DataFrame:
     last = table["T"] == table.groupby(["recipe", "N"])["T"].transform("max")
     has = (table["layer"] == "projector").groupby([table["recipe"], table["N"]]).transform("any")
     return table[last & (table["layer"] == np.where(has, "projector", "backbone"))].reset_index(drop=True)
+
+
+def foretold(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Whether the gap of a linear probe foretells deja vu: Spearman's rank correlation over recipes and settings.
+
+    Args:
+        table: of `dejavu_sweeps`, of one N.
+        draws, seed: of the bootstrap over recipes and settings.
+
+    Returns:
+        Rows "deja vu" and "third set" (whose scores are noise): columns curve, correlation, and its 95 % interval low
+        and high.
+    """
+    wide, source, rows = table.pivot(index="recipe", columns="curve", values="value"), np.random.default_rng(seed), []
+    drawn = source.integers(0, len(wide), (draws, len(wide)))
+    for curve in ("deja vu", "third set"):
+        pairs = wide[["gap of the probe", curve]].to_numpy()
+        again = [stats.spearmanr(*pairs[some].T).statistic for some in drawn if len(set(some)) > 1]
+        low, high = np.quantile(again, (0.025, 0.975))
+        rows.append({"curve": curve, "correlation": stats.spearmanr(*pairs.T).statistic, "low": low, "high": high})
+    return pd.DataFrame(rows)

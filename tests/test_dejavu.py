@@ -428,6 +428,17 @@ def test_recipes_and_settings_are_told_each_where_its_training_ended_at_the_proj
     assert third == {0.0} and score == {0.07} and axes[1].containers[0][0].get_xdata() == pytest.approx([0.3, 0.3])
 
 
+def test_what_the_gap_foretells_is_a_rank_correlation_over_settings_with_the_third_set_as_control():
+    gaps, noise = np.arange(20) / 20, np.random.default_rng(1).normal(size=20)
+    curves = {"gap of the probe": gaps, "deja vu": gaps**3, "third set": noise}
+    rows = [(f"r{i}", curve, values[i]) for curve, values in curves.items() for i in range(20)]
+    found = tables.foretold(pd.DataFrame(rows, columns=["recipe", "curve", "value"])).set_index("curve")
+    assert found.loc["deja vu"].tolist() == pytest.approx([1, 1, 1])
+    ranks = np.argsort(np.argsort(noise))
+    assert found.loc["third set", "correlation"] == pytest.approx(np.corrcoef(np.arange(20), ranks)[0, 1])
+    assert found.loc["third set", "low"] < 0 < found.loc["third set", "high"]
+
+
 def test_kept_tables_of_deja_vu_are_read_by_kind():
     assert set(pl.dejavu.measured()["recipe"]) >= {"simclr", "supervised"}
     with pytest.raises(ValueError, match="kind is 'epochs'; it must be one of dial, growth, painted"):

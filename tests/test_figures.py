@@ -185,6 +185,7 @@ COMMANDS = {
     "capacity": "python benchmarks/defenses.py",
     "dial": "python benchmarks/dejavu.py",
     "dejavu-growth": "python benchmarks/dejavu_growth.py",
+    "dejavu-sweeps": "python benchmarks/dejavu_growth.py",
     "reconstruction": "python benchmarks/reconstruction.py",
     "main": "partcrop-lab compare",
 }
@@ -198,7 +199,8 @@ def test_a_figure_of_a_kept_table_says_what_makes_it_where_it_is_missing(name, c
 
 
 def test_the_figures_of_kept_tables_say_what_they_show(tmp_path):
-    make_figures(tmp_path, ["serving", "training", "defence-tables", "capacity", "dial"], progress=False)
+    names = ["serving", "training", "defence-tables", "capacity", "dial", "dejavu-sweeps"]
+    make_figures(tmp_path, names, progress=False)
     defended = json.loads((tmp_path / "defences_serving.json").read_text())
     assert set(pd.read_csv(tmp_path / "defences_serving.csv")["encoder"]) == set(figures.DEFENDED)
     assert "zoo:simclr, none: 0." in defended["alt"] and "500 non-members; attack unified" in defended["caption"]
@@ -212,6 +214,10 @@ def test_the_figures_of_kept_tables_say_what_they_show(tmp_path):
     assert set(swept["defense"]) == {"none", "capacity"} and swept.groupby("recipe").size().eq(3).all()
     sizes = json.loads((tmp_path / "defence_capacity.json").read_text())
     assert "simclr, 826,496 weights: 0." in sizes["alt"] and "3 trainings" in " ".join(sizes["caption"].split())
+    asked = json.loads((tmp_path / "dejavu_sweeps.json").read_text())
+    assert "supervised, T = 300: deja vu 0.0" in asked["alt"] and "means over 3 pairs" in asked["caption"]
+    rows = pd.read_csv(tmp_path / "dejavu_sweeps.csv").groupby("recipe")
+    assert len(rows) == 15 and rows.size().eq(3).all() and rows["layer"].nunique().eq(1).all()
     turned = json.loads((tmp_path / "dejavu_dial.json").read_text())
     assert "simclr at 0: memorised 0." in turned["alt"] and "300 images each" in " ".join(turned["caption"].split())
 

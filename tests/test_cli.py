@@ -297,9 +297,12 @@ def test_the_zoo_is_listed_and_its_cards_are_printed(shell):
 
 def test_figures_are_named_as_they_are_drawn(monkeypatch, capsys):
     draw = "partcrop_lab.cli.figures.make_figures"
-    monkeypatch.setattr(draw, lambda out, only, studio: [out / f"{name}.png" for name in only])
+    monkeypatch.setattr(draw, lambda out, only, studio, jobs: [out / f"{name}-{jobs}.png" for name in only or ["all"]])
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
     assert main(["figures", "--out", "there", "--only", "roc,trap"]) == 0
-    assert capsys.readouterr().out.split() == ["there/roc.png", "there/trap.png"]
+    assert capsys.readouterr().out.split() == ["there/roc-4.png", "there/trap-4.png"]
+    assert main(["figures", "--out", "there", "--jobs", "3"]) == 0
+    assert capsys.readouterr().out.split() == ["there/all-3.png"]
     assert main(["figures", "--dry"]) == 0 and "two cores" in capsys.readouterr().err
     assert main(["figures", "--epochs", "3"]) == 2 and "--preset paper" in capsys.readouterr().err
 

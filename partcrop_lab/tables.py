@@ -302,7 +302,7 @@ def joined_scores(audits: Mapping[str, AuditResult], memory: DejaVu) -> pd.DataF
         if not set(remembered.index) <= set(ranks.index):
             raise BadInput(f"the audit {attack!r} is not of the members of set A; audit encoder A on its own split")
         rank = ranks[remembered.index].to_numpy()
-        rho = stats.stats.spearmanr(rank, remembered).statistic
+        rho = stats.spearmanr(rank, remembered).statistic
         reach = HALF_WIDTH * 1.06 / np.sqrt(len(rank) - 3)
         low, high = np.tanh(np.arctanh(rho) + np.array([-reach, reach]))
         one = {"attack": attack, "name": remembered.index, "rank": rank, "memory": remembered.to_numpy()}

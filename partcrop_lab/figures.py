@@ -38,6 +38,10 @@ DEFENDED = ("zoo:mae", "zoo:simclr", "zoo:supervised", "zoo:vicreg")
 TRAP_IMAGES = 1000
 NULL_FITS = 5
 PAINTED = 4
+BESIDE_THE_GAP = (
+    "Grey: images of a third set, where 0 is right. The gap is the linear probe's accuracy on the encoder's own "
+    "training images minus that on the third set. Bars: 95 % intervals, over images and pairs, of the gap over pairs."
+)
 PACKAGES = ("partcrop-lab", "torch", "timm", "scikit-learn", "numpy", "pandas", "matplotlib")
 
 
@@ -352,11 +356,11 @@ def dial(studio: Studio) -> Drawn:
     return Drawn(figure, table, f"{alt}{told}.", about)
 
 
-def _grown(chosen: str = "recipe == 'simclr'") -> tuple[pd.DataFrame, str, dict[str, Any]]:
+def _grown(chosen: str = "recipe == 'simclr'", who: str = "SimCLR; ") -> tuple[pd.DataFrame, str, dict[str, Any]]:
     """Of pairs of encoders the table over trainings, what a caption says of them all, and sizes and seeds."""
     found = dejavu.measured("growth").query(chosen)
     table = tables.dejavu_growth_table(found)
-    text = "partshapes; pairs of encoders trained on disjoint sets of N images each, means over "
+    text = f"{who}partshapes; pairs of encoders trained on disjoint sets of N images each, means over "
     text += f"{_listed(table['trainings'])} pairs, each on sets of its own; of {_listed(found['public'])} public "
     text += "images the nearest 100 vote. "
     seeds = _whole(found["training_seed"])
@@ -368,9 +372,7 @@ def dejavu_growth(studio: Studio) -> Drawn:
     table, text, about = _grown()
     figure = _canvas(9.8, 4.2)
     plots.dejavu_growth(table, figure.subplots(1, 3))
-    text = f"SimCLR; {text}Left and middle: along one training, mid-schedule but for the last epoch. Grey: images of a "
-    text += "third set, where 0 is right. The gap is the linear probe's accuracy on the encoder's own training images "
-    text += "minus that on the third set. Bars: 95 % intervals, over images and pairs, of the gap over pairs."
+    text += f"Left and middle: along one training, mid-schedule but for the last epoch. {BESIDE_THE_GAP}"
     plots.caption(figure, text)
     shown = table[(table["layer"] == "projector") & (table["curve"] != "third set")]
     told = "; ".join(f"N = {one.N}, T = {one.T}: {one.curve} {_interval(one.value, one)}" for one in shown.itertuples())
@@ -380,15 +382,13 @@ def dejavu_growth(studio: Studio) -> Drawn:
 
 def dejavu_sweeps(studio: Studio) -> Drawn:
     """Deja vu of one recipe or setting after another, beside the gap of a linear probe, from the same table."""
-    table, text, about = _grown("N == 50")
+    table, text, about = _grown("N == 50", who="")
     table = tables.dejavu_sweeps(table)
     table = table.assign(recipe=[f"{one.recipe.split(' epochs=')[0]}, T = {one.T:,}" for one in table.itertuples()])
     figure = _canvas(9.6, 0.28 * table["recipe"].nunique() + 1.9)
     plots.dejavu_sweeps(table, figure.subplots(1, 2, sharey=True))
     text += "N = 50; T epochs. Scores at the projector (supervised: at the backbone, it has no other) after the last. "
-    text += "Grey: images of a third set, where 0 is right. The gap is the linear probe's accuracy on the encoder's "
-    text += "own training images minus that on the third set. Bars: 95 % intervals, over images and pairs, of the gap "
-    text += "over pairs. "
+    text += f"{BESIDE_THE_GAP} "
     foretold = [f"{one.curve} {_interval(one.correlation, one)}" for one in tables.foretold(table).itertuples()]
     text += f"Rank correlation of the gap with the score, over rows: {', '.join(foretold)}."
     plots.caption(figure, text)
@@ -407,9 +407,9 @@ def dejavu_tradeoff(studio: Studio) -> Drawn:
     axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
     for ax, members in zip(plots.tradeoff(table, axes, by="N", leak="score"), sizes, strict=True):
         ax.set_title(f"N = {members:,}")
-    text = f"SimCLR; {text}No defence: the projector after the last epoch is served. Early-stop: the projector after "
-    text += "fewer. Guillotine: the backbone, or one of its blocks, after the last. The probe is trained and "
-    text += "tested on public images. Bars: 95 % intervals over images and pairs."
+    text += "No defence: the projector after the last epoch is served. Early-stop: the projector after fewer. "
+    text += "Guillotine: the backbone, or one of its blocks, after the last. The probe is trained and tested on public "
+    text += "images. Bars: 95 % intervals over images and pairs."
     plots.caption(figure, text)
     told = "; ".join(
         f"N = {one.N}, {one.level}: {_interval(one.score, one)}, probe {one.probe:.3f}" for one in table.itertuples()

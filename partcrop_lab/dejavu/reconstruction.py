@@ -24,7 +24,15 @@ from partcrop_lab.dejavu.periphery import periphery
 from partcrop_lab.dejavu.score import OWN, PROJECTOR, at_layer
 from partcrop_lab.devices import default_device, generator, seed_of
 from partcrop_lab.encoders import Encoder, zoo
-from partcrop_lab.encoders.checkpoint import halved, read_description, read_weights, rounded, write_state, write_weights
+from partcrop_lab.encoders.checkpoint import (
+    halved,
+    in_order,
+    read_description,
+    read_weights,
+    rounded,
+    write_state,
+    write_weights,
+)
 from partcrop_lab.encoders.recorded import as_bytes
 from partcrop_lab.encoders.training import rate
 from partcrop_lab.errors import BadInput
@@ -331,8 +339,7 @@ def reconstruct(
 
 def _kept_paintings(one: Reconstructor, embeddings: Tensor, samples: int, seed: int) -> Tensor:
     """What `Reconstructor.paint` makes of embeddings, kept in the cache."""
-    weights = (value.numpy(force=True) for value in one.state_dict().values())
-    key = store.digest(asdict(one.settings), *weights, embeddings.numpy(force=True), samples, seed)
+    key = store.digest(asdict(one.settings), *in_order(one.state_dict()), embeddings.numpy(force=True), samples, seed)
     paint = lambda: {"pictures": one.paint(embeddings, samples, seed).numpy()}  # noqa: E731
     return torch.from_numpy(store.cached_arrays("paintings", key, paint)["pictures"])
 

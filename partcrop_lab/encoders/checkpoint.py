@@ -57,6 +57,11 @@ def rounded(state: Weights) -> Weights:
     return {name: value.to(state[name].dtype) for name, value in halved(state).items()}
 
 
+def in_order(state: Weights) -> list[Any]:
+    """Names and arrays in turn, by name, as a digest takes them."""
+    return [part for name in sorted(state) for part in (name, state[name].cpu().numpy())]
+
+
 def write_weights(path: str | Path, state: Weights, metadata: dict[str, str]) -> None:
     """Write a state dict as safetensors, atomically."""
     with atomic(path) as temporary:

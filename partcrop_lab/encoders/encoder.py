@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from partcrop_lab import store
 from partcrop_lab.devices import default_device, resolve_precision, seed_of
 from partcrop_lab.encoders.backbone import Architecture, Tokens, called_tokens, explicit_attention, grid, timm_tokens
-from partcrop_lab.encoders.checkpoint import METADATA, halved, write_weights
+from partcrop_lab.encoders.checkpoint import METADATA, halved, in_order, write_weights
 from partcrop_lab.encoders.recipes import MaskedObjective, make_recipe
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import MembershipSplit
@@ -347,9 +347,9 @@ class Encoder:
             return store.digest(self._asked_digest or uuid.uuid4().hex, how)
         if self.pooling != ("cls" if self.has_cls else "mean"):  # another than the weights alone would have
             how.append(self.pooling)
-        arrays = _in_order(self._model.state_dict())
+        arrays = in_order(self._model.state_dict())
         if self.decoder is not None:
-            arrays += _in_order(self.decoder.surroundings())
+            arrays += in_order(self.decoder.surroundings())
         return store.digest(self.architecture.json, how, *arrays)
 
     @property
@@ -359,7 +359,7 @@ class Encoder:
         Raises:
             BadInput: an encoder that was saved without its projector.
         """
-        return store.digest(*_in_order(self._own_projector().state_dict()))
+        return store.digest(*in_order(self._own_projector().state_dict()))
 
     @property
     def split_digest(self) -> str | None:
@@ -458,11 +458,6 @@ def _side(side: int | None) -> int | None:
     if side is not None and side < 1:
         raise ValueError(f"view_side is {side}; it must be a side in pixels, at least 1")
     return side
-
-
-def _in_order(weights: Mapping[str, Tensor]) -> list[Any]:
-    """Names and arrays in turn, by name, as a digest takes them."""
-    return [part for name in sorted(weights) for part in (name, weights[name].cpu().numpy())]
 
 
 def _pooling(pooling: str | None) -> str | None:

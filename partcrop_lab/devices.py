@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import os
+from collections.abc import Iterator
 
 import torch
+
+PRECISION_VARIABLE = "PARTCROP_LAB_PRECISION"
+"""Environment variable that says what precision "auto" is, e.g. to imitate a chip or to save time."""
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @functools.cache
@@ -18,24 +25,49 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
-def bf16_is_fast(device: torch.device) -> bool:
-    """Whether the chip multiplies bfloat16 matrices in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+def bf16_is_fast() -> bool:
+    """Whether this machine's CPU multiplies bfloat16 matrices in hardware (Intel AMX)."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of "fp32", "bf16" or "auto" (bf16 where the chip has it).
+def resolve_precision(precision: str) -> torch.dtype:
+    """The dtype of "fp32", "bf16" or "auto": fp32 on every device, so that no number follows the chip.
+
+    The environment variable `PRECISION_VARIABLE` makes "auto" another precision.
 
     Raises:
-        ValueError: another name.
+        ValueError: another name, here or in the variable.
     """
-    table = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    table["auto"] = torch.bfloat16 if bf16_is_fast(device) else torch.float32
-    if precision not in table:
-        raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(table)}")
-    return table[precision]
+    if precision == "auto":
+        chosen = os.environ.get(PRECISION_VARIABLE) or "fp32"
+        return _precision(chosen, PRECISION_VARIABLE, list(PRECISIONS))
+    return _precision(precision, "precision", [*PRECISIONS, "auto"])
+
+
+def _precision(name: str, where: str, allowed: list[str]) -> torch.dtype:
+    if name not in PRECISIONS:
+        raise ValueError(f"{where} is {name!r}; it must be one of {', '.join(allowed)}")
+    return PRECISIONS[name]
+
+
+@contextlib.contextmanager
+def fresh_weights(*parts: object) -> Iterator[None]:
+    """Modules made inside draw their weights by a seed, and in float64; call `.float()` on them.
+
+    Normal numbers drawn in float32 differ in their last bit between chips with and without AVX2. Those drawn in float64
+    and rounded are the same everywhere.
+
+    Args:
+        parts: of the seed, see `seed_of`.
+    """
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*parts))
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def seed_of(*parts: object) -> int:

@@ -130,7 +130,8 @@ class Attack(ABC):
             return {"measured": measured}
 
         trained = encoder.card.get("settings")  # by which some attacks draw their queries
-        key = digest(settings, self.revision, seed, encoder.digest, trained, hashes)
+        asked = [encoder.cache_key, *(reference.cache_key for reference in self.references)]
+        key = digest(settings, self.revision, seed, asked, trained, hashes)
         return cached_arrays("features", key, make)["measured"]
 
     def expected_seconds(self, encoder: Encoder, images: ImageSet, seed: int = 0, probe: int = 4) -> float:

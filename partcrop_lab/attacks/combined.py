@@ -62,6 +62,11 @@ class Stacked(Attack):
         return sum(one.queries for one in self.attacks)
 
     @property
+    def references(self) -> tuple[Encoder, ...]:
+        """Those of all."""
+        return tuple(reference for one in self.attacks for reference in one.references)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The attack's name, and the settings of all."""
         return {"attack": self.name, "attacks": [one.settings for one in self.attacks]}

@@ -74,12 +74,14 @@ def cross_fit(
             the seed; those of a smaller share are among those of a larger one.
         fit: passed on to the attacker's `fit`.
     """
+    X = X.astype(np.float64)  # so that what attackers add up does not depend on the chip
     scores, attackers = np.empty(len(member)), []
     for k in np.unique(fold):
         held_out = fold == k
         rows = _some(member, ~held_out, fraction, seed + int(k))
         inputs, labels = known or (X[rows], member[rows])
-        fitted = make_attacker(attacker, seed + int(k)).fit(inputs, labels.astype(int), **fit)
+        fitted = make_attacker(attacker, seed + int(k))
+        fitted.fit(inputs.astype(np.float64), labels.astype(int), **fit)
         scores[held_out] = log_odds(fitted, X[held_out])
         attackers.append(fitted)
     return CrossFit(scores, fold, attackers)

@@ -21,8 +21,9 @@ def kept_audit(
     Args:
         settings: further arguments of `audit`, JSON-able.
     """
-    asked = [encoder.digest, encoder.card.get("settings"), encoder.split_digest]
-    key = digest(code_digest(), *asked, split.digest, attack.settings, settings)
+    asked = [one.cache_key for one in (encoder, *attack.references)]
+    about = [encoder.card.get("settings"), encoder.split_digest]
+    key = digest(code_digest(), asked, about, split.digest, attack.settings, settings)
     path = cache_dir() / "audits" / f"{key}.json"
     if not path.exists():
         audit(encoder, split, attack, progress=progress, **settings).save(path)

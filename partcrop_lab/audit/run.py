@@ -283,7 +283,7 @@ def _settings(
 ) -> dict[str, Any]:
     trained = {key: encoder.card[key] for key in ("recipe", "N", "T") if key in encoder.card}
     settings = {
-        "encoder": {"name": encoder.name, "digest": encoder.digest, **trained},
+        "encoder": {"name": encoder.name, "digest": encoder.digest, **trained, "run": encoder.run},
         "split": {"digest": split.digest, "origin": split.origin, "seed": split.seed, "dropped": split.dropped},
         "membership": _membership(encoder, split, declared),
         "members": int(split.member.sum()),

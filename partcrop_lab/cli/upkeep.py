@@ -14,7 +14,7 @@ from partcrop_lab import store
 from partcrop_lab.cli.base import BAD, app
 from partcrop_lab.cli.options import check_writable
 from partcrop_lab.cli.words import aligned, megabytes
-from partcrop_lab.devices import default_device, resolve_precision
+from partcrop_lab.devices import bf16_is_fast, default_device, resolve_precision
 from partcrop_lab.encoders.zoo import zoo_names
 from partcrop_lab.errors import BadInput
 
@@ -40,12 +40,13 @@ def cache_clear(room: Annotated[str | None, typer.Argument(help="One room; all w
 def doctor() -> None:
     """What is installed, where things run and are kept, and what is missing. Exit status 2 where that stops work."""
     device = default_device()
-    precision = str(resolve_precision("auto", device)).removeprefix("torch.")
+    precision = str(resolve_precision("auto")).removeprefix("torch.")
+    fast = ", bf16 in hardware" if bf16_is_fast() else ""
     problem = _cache_problem()
     held = f"{store.cache_dir()}, {megabytes(sum(store.cache_sizes().values()))}"
     rows = [
         ("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
-        ("device", f"{device}, {precision}, {os.cpu_count()} cores"),
+        ("device", f"{device}, {precision}, {os.cpu_count()} cores{fast}"),
         ("cache", problem or f"{held}, can be written"),
         ("zoo", ", ".join(zoo_names()) or "MISSING: work in a clone of the repository, or set PARTCROP_LAB_ZOO"),
     ]

@@ -356,7 +356,7 @@ def public_index(encoder: Encoder, layer: str | int, public: ImageSet, labels: n
     def make() -> dict[str, np.ndarray]:
         return {"embeddings": torch.cat([asked(batch) for batch in public.batches()]).numpy()}
 
-    key = digest("public", encoder.digest, head, layer, public.digest)
+    key = digest("public", encoder.cache_key, head, layer, public.digest)
     return PublicIndex(cached_arrays("features", key, make)["embeddings"], labels)
 
 

@@ -14,7 +14,7 @@ import torch
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
-from partcrop_lab.devices import seed_of
+from partcrop_lab.devices import fresh_weights
 from partcrop_lab.errors import BadInput
 
 Tokens = tuple[Tensor, Tensor | None]
@@ -43,8 +43,12 @@ class Architecture:
     image_size: int
     options: dict[str, Any] = field(default_factory=dict)
 
-    def build(self, seed: int = 0, pretrained: bool = False) -> nn.Module:
+    def build(self, seed: int | None = None, pretrained: bool = False) -> nn.Module:
         """The model with fresh weights that depend on the seed alone, or with timm's pretrained ones.
+
+        Args:
+            seed: of the weights, which are then the same on every chip; None where others will take their place.
+            pretrained: fetch timm's weights.
 
         Raises:
             ValueError: timm has no such model, it does not take an option, its patch does not divide the side, or
@@ -53,14 +57,20 @@ class Architecture:
         if not timm.is_model(self.model):
             near = difflib.get_close_matches(self.model, timm.list_models(), n=3)
             raise ValueError(f"timm has no model {self.model!r}; did you mean {' or '.join(near) or 'another name'}?")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of("weights", seed))
-            model = self._create(pretrained)
-            if self.options.get("small_stem"):
-                self._shrink_stem(model, pretrained)
+        if seed is None or pretrained:
+            model = self._created(pretrained)
+        else:
+            with fresh_weights("weights", seed):
+                model = self._created(pretrained).float()
         patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))[0]
         if self.image_size % patch:
             raise ValueError(f"image_size is {self.image_size}; it must be a multiple of the patch of {patch} px")
+        return model
+
+    def _created(self, pretrained: bool) -> nn.Module:
+        model = self._create(pretrained)
+        if self.options.get("small_stem"):
+            self._shrink_stem(model, pretrained)
         return model
 
     def _create(self, pretrained: bool) -> nn.Module:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from partcrop_lab import store
-from partcrop_lab.devices import default_device, resolve_precision, seed_of
+from partcrop_lab.devices import default_device, fresh_weights, resolve_precision
 from partcrop_lab.encoders.backbone import Architecture, Tokens, called_tokens, explicit_attention, grid, timm_tokens
 from partcrop_lab.encoders.checkpoint import METADATA, halved, in_order, write_weights
 from partcrop_lab.encoders.recipes import MaskedObjective, make_recipe
@@ -29,6 +29,8 @@ BUDGET = {"cpu": 2**18}
 GPU_BUDGET = 2**24
 LEAST_POSITIONS = 4
 """Of a feature map over which a part response can be drawn."""
+WEIGHTS_KEPT_IN = "torch.float32"
+"""The weights' own type, whatever they are run in; a part of every digest since the first cards."""
 PROJECTOR, DECODER = "projector.", "decoder."
 """What the names of the tensors of a projector and of a decoder begin with in a file."""
 
@@ -46,7 +48,7 @@ class Encoder:
         image_size: side in pixels to which whole images are resized (bicubic, antialiased).
         mean, std: of the normalisation, per RGB channel, for pixels in [0, 1].
         pooling: default of `vectors`, "cls" or "mean"; None: CLS where there is one, except in masked-image models.
-        precision: "fp32", "bf16", or "auto": bf16 where the chip has it. Callables get float32 in any case.
+        precision: "fp32", "bf16", or "auto", which is fp32 (see `resolve_precision`). Callables get float32 in any case.
         device: where it runs; None: the best there is, for callables the CPU.
         architecture: how the timm model is built again; None for a callable.
         card: what is known of the training: recipe, split, epochs, seeds.
@@ -97,7 +99,7 @@ class Encoder:
         self.untrained_note = "the same architecture with fresh weights"
         is_timm = hasattr(model, "forward_features")
         self.device = torch.device(device) if device else default_device() if is_timm else torch.device("cpu")
-        self.dtype = resolve_precision(precision, self.device) if is_timm else torch.float32
+        self.dtype = resolve_precision(precision) if is_timm else torch.float32
         self._model, self._factory, self._asked_pooling = model, untrained, _pooling(pooling)
         self._asked_patch, self._asked_digest, self._asked_micro_batch = patch, digest, micro_batch
         if isinstance(model, nn.Module):
@@ -337,8 +339,11 @@ class Encoder:
 
     @cached_property
     def digest(self) -> str:
-        """A sha256 of all that decides the features: weights, preprocessing, precision, side of views, pooling."""
-        how = [self.image_size, self.mean, self.std, str(self.dtype)]
+        """A sha256 of what the encoder is: weights, architecture, preprocessing, side of views, pooling.
+
+        It is the same on every machine; how an encoder is run there is `run`'s matter.
+        """
+        how = [self.image_size, self.mean, self.std, WEIGHTS_KEPT_IN]
         if self.view_side != self.image_size:  # where attacks ask it at another side
             how.append(self.view_side)
         if self.architecture is None:  # whether it has a CLS token is not known before it is asked
@@ -351,6 +356,23 @@ class Encoder:
         if self.decoder is not None:
             arrays += in_order(self.decoder.surroundings())
         return store.digest(self.architecture.json, how, *arrays)
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """How it is run, which decides the last bits of its features: precision, kind of device, and what is unusual."""
+        how: dict[str, Any] = {"precision": "bf16" if self.dtype == torch.bfloat16 else "fp32"}
+        how["device"] = self.device.type
+        if self._asked_micro_batch:
+            how["micro_batch"] = self._asked_micro_batch
+        products = torch.get_float32_matmul_precision()
+        if products != "highest":
+            how["float32_products"] = products
+        return how
+
+    @property
+    def cache_key(self) -> str:
+        """What its features are found by in the cache: what it is, and how it is run."""
+        return store.digest(self.digest, self.run)
 
     @property
     def projector_digest(self) -> str:
@@ -386,7 +408,7 @@ class Encoder:
         """
         same = {"image_size": self.image_size, "mean": self.mean, "std": self.std, "device": self.device}
         same |= {"view_side": self.view_side, "pooling": self._asked_pooling}
-        same |= {"precision": "bf16" if self.dtype == torch.bfloat16 else "fp32"}
+        same |= {"precision": self.run["precision"]}
         return Encoder(model, **same, **keywords)
 
     def untrained(self, seed: int) -> Encoder:
@@ -415,9 +437,8 @@ class Encoder:
     def _untrained_projector(self, seed: int) -> nn.Module | None:
         if self.projector is None:
             return None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of("projector", seed))
-            return make_recipe(self.card["recipe"], **self.card["settings"]).head(self.width)
+        with fresh_weights("projector", seed):
+            return make_recipe(self.card["recipe"], **self.card["settings"]).head(self.width).float()
 
     def save(self, path: str | Path) -> None:
         """Write the weights in half precision, with all that loads them again, as a safetensors file.

@@ -74,7 +74,7 @@ def pretrain(
         out: folder for `encoder.safetensors`, `log.jsonl` (epoch, loss, lr, seconds) and the state to resume from.
         checkpoint_every: epochs between two states; None: twenty in all.
         device: "cpu", "cuda", "mps"; the best there is where None.
-        precision: "fp32", "bf16" or "auto": bf16 where the chip has it.
+        precision: "fp32", "bf16" or "auto", which is fp32 (see `resolve_precision`).
         progress: show a bar with the time left.
         keep: epochs after which the encoder is also written to `out`, as encoder-000100.safetensors, to study early
             stopping. They are mid-schedule: the learning rate still follows the cosine of all `epochs`, so they are not
@@ -169,7 +169,7 @@ class _Run:
             raise ValueError(f"privacy needs one device; found devices={devices}, nodes={nodes}")
         self.device = torch.device(device) if device else default_device()
         ranks.check_devices(self.device, devices, nodes)
-        mixed = resolve_precision(precision, self.device) == torch.bfloat16
+        mixed = resolve_precision(precision) == torch.bfloat16
         self.precision = "bf16-mixed" if mixed else "32-true"
         how = {"plugins": [MixedPrecision(self.precision, self.device.type)]} if mixed else {}
         if self.world > 1:

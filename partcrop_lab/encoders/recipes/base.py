@@ -146,9 +146,8 @@ class Recipe(ABC):
 
     def objective(self, image_size: int, seed: int) -> Objective:
         """The objective with fresh weights that depend on the seed alone."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of("objective", self.name, seed))
-            return self.build(image_size, seed)
+        with fresh_weights("objective", self.name, seed):
+            return self.build(image_size, seed).float()
 
     @abstractmethod
     def build(self, image_size: int, seed: int) -> Objective:

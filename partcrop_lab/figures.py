@@ -7,6 +7,8 @@ CSV that drew it and a JSON file that says how it came about and what it shows, 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -651,19 +653,21 @@ def _outcomes(names: Sequence[str], out: Path, studio: Studio) -> Iterator[tuple
     parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")
     left = dict.fromkeys(names)
     try:
-        for name, outcome in parallel(joblib.delayed(_draw)(name, out, studio) for name in names):
+        for name, outcome in parallel(joblib.delayed(_draw)(name, out, studio, os.getpid()) for name in names):
             del left[name]
             yield name, outcome
     except BrokenProcessPool:  # a process died, of memory perhaps, and took the others along: each is drawn alone
         for name in left:
             try:
-                yield from parallel([joblib.delayed(_draw)(name, out, studio)])
+                yield from parallel([joblib.delayed(_draw)(name, out, studio, os.getpid())])
             except BrokenProcessPool as error:
                 yield name, Failure.of(name, error)
 
 
-def _draw(name: str, out: Path, studio: Studio) -> tuple[str, list[Path] | Failure]:
-    """The files of a figure, or why there are none."""
+def _draw(name: str, out: Path, studio: Studio, asking: int) -> tuple[str, list[Path] | Failure]:
+    """The files of a figure that the process `asking` wants, or why there are none."""
+    if os.getpid() != asking:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption reaches the one that asks, which ends this one
     stem, draw = FIGURES[name]
     with plots.style(), contextlib.nullcontext() if studio.progress else no_bars():
         try:

@@ -356,7 +356,7 @@ def test_a_process_that_dies_takes_no_other_figure_along(tmp_path):
 
 
 INTERRUPTED = """
-import pathlib, signal, sys, time
+import pathlib, sys, time
 from partcrop_lab.cli import figures, main
 from partcrop_lab.progress import bar
 from partcrop_lab.studio import Studio
@@ -364,7 +364,6 @@ from partcrop_lab.studio import Studio
 class Sleeping(Studio):
     def comparison(self):
         list(bar(range(3), "a bar"))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # busy in a library, it does not hear of it
         pathlib.Path(self.source).touch()
         time.sleep(120)
 

@@ -7,7 +7,10 @@ CSV that drew it and a JSON file that says how it came about and what it shows, 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
+from joblib.externals.loky import get_reusable_executor
 from matplotlib.figure import Figure
 
 from partcrop_lab import defenses, dejavu, plots, tables
@@ -25,6 +29,7 @@ from partcrop_lab.audit.kept import code_digest
 from partcrop_lab.encoders import Encoder, load_encoder
 from partcrop_lab.encoders.zoo import card, measured, zoo_names
 from partcrop_lab.encoders.zoo_entries import PROBE
+from partcrop_lab.errors import Failure, FiguresFailed
 from partcrop_lab.images import load_images, member_split
 from partcrop_lab.progress import bar, no_bars
 from partcrop_lab.store import atomic, digest, write_csv, write_json
@@ -610,27 +615,65 @@ def make_figures(
 
     Raises:
         ValueError: an unknown name, or one that the studio cannot draw.
-        BadInput: a zoo encoder is missing, or the folder cannot be written.
+        FiguresFailed: some could not be drawn, since a zoo encoder is missing or the folder cannot be written, say; it
+            is raised when all others are, and tells which and why.
     """
     studio = studio or Studio()
     studio.progress = progress and jobs == 1
     offered = [name for name in FIGURES if studio.preset == Studio.preset or name not in CLASSROOM_ALONE]
     offered = [name for name in offered if studio.protocol == "matched" or name in RELEASED]
-    names = list(offered if only is None else only)
+    names = list(dict.fromkeys(offered if only is None else only))
     unknown = [name for name in names if name not in offered]
     if unknown:
         raise ValueError(f"there is no figure {', '.join(unknown)}; there are {', '.join(offered)}")
-    with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
-        parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")
-        drawn = parallel(joblib.delayed(_draw)(name, Path(out), studio) for name in names)
-        written = dict(bar(drawn, "figures", shown=progress, total=len(names)))
-    return [path for name in names for path in written[name]]
+    with _processes(jobs):
+        drawn = dict(bar(_outcomes(names, Path(out), studio), "figures", shown=progress, total=len(names)))
+    written = [path for name in names if isinstance(drawn[name], list) for path in drawn[name]]
+    failures = [drawn[name] for name in names if isinstance(drawn[name], Failure)]
+    if failures:
+        raise FiguresFailed(failures, written)
+    return written
 
 
-def _draw(name: str, out: Path, studio: Studio) -> tuple[str, list[Path]]:
+@contextlib.contextmanager
+def _processes(jobs: int) -> Iterator[None]:
+    """So many processes for joblib, which are ended before this one goes on: those left to its exit leak semaphores."""
+    interrupted = True
+    try:
+        with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
+            yield
+        interrupted = False
+    finally:
+        if jobs > 1:
+            get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=interrupted)
+
+
+def _outcomes(names: Sequence[str], out: Path, studio: Studio) -> Iterator[tuple[str, list[Path] | Failure]]:
+    """What becomes of each figure, in the order in which they are done."""
+    parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")
+    left = dict.fromkeys(names)
+    try:
+        for name, outcome in parallel(joblib.delayed(_draw)(name, out, studio, os.getpid()) for name in names):
+            del left[name]
+            yield name, outcome
+    except BrokenProcessPool:  # a process died, of memory perhaps, and took the others along: each is drawn alone
+        for name in left:
+            try:
+                yield from parallel([joblib.delayed(_draw)(name, out, studio, os.getpid())])
+            except BrokenProcessPool as error:
+                yield name, Failure.of(name, error)
+
+
+def _draw(name: str, out: Path, studio: Studio, asking: int) -> tuple[str, list[Path] | Failure]:
+    """The files of a figure that the process `asking` wants, or why there are none."""
+    if os.getpid() != asking:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption reaches the one that asks, which ends this one
     stem, draw = FIGURES[name]
     with plots.style(), contextlib.nullcontext() if studio.progress else no_bars():
-        return name, _save(draw(studio), out, stem, name, studio)
+        try:
+            return name, _save(draw(studio), out, stem, name, studio)
+        except Exception as error:
+            return name, Failure.of(name, error)
 
 
 def _save(drawn: Drawn, out: Path, stem: str, name: str, studio: Studio) -> list[Path]:

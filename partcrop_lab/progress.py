@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import RLock
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -13,7 +14,14 @@ from tqdm.auto import tqdm
 _hidden = ContextVar("hidden", default=False)
 
 
-def bar(iterable: Iterable | None = None, desc: str = "", *, shown: bool = True, **how: Any) -> tqdm:
+class Bar(tqdm):
+    """A bar whose lock is among threads: tqdm's own is a semaphore, which a process that is ended early leaks."""
+
+
+Bar.set_lock(RLock())
+
+
+def bar(iterable: Iterable | None = None, desc: str = "", *, shown: bool = True, **how: Any) -> Bar:
     """A tqdm bar that leaves nothing behind when it is done, in terminals and notebooks.
 
     Args:
@@ -22,7 +30,7 @@ def bar(iterable: Iterable | None = None, desc: str = "", *, shown: bool = True,
         shown: whether to show it, where `no_bars` does not hide all.
         how: further keywords of tqdm: total=, unit=, delay= in seconds, ...
     """
-    return tqdm(iterable, desc=desc, leave=False, disable=_hidden.get() or not shown or not speaks(), **how)
+    return Bar(iterable, desc=desc, leave=False, disable=_hidden.get() or not shown or not speaks(), **how)
 
 
 def speaks() -> bool:

@@ -1,4 +1,11 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,6 +16,7 @@ import partcrop_lab as pl
 from partcrop_lab import figures, studio, tables
 from partcrop_lab.audit import kept
 from partcrop_lab.encoders import zoo
+from partcrop_lab.errors import FiguresFailed
 from partcrop_lab.figures import FIGURES, make_figures
 
 SHAPE = {"image_size": 64, "patch_size": 16, "depth": 1, "embed_dim": 24, "num_heads": 3, "precision": "fp32"}
@@ -146,13 +154,14 @@ def test_an_unknown_figure_is_refused_with_the_right_names(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_clear_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(pl.BadInput, match="cannot write"):
+    with pytest.raises(FiguresFailed, match="partshapes: cannot write") as caught:
         make_figures(tmp_path / "file", ["partshapes"], progress=False)
+    assert [one.fault for one in caught.value.failures] == [False] and caught.value.written == []
 
 
 def test_the_growth_of_the_leak_is_drawn_from_its_table(tmp_path, monkeypatch):
     monkeypatch.setenv("PARTCROP_LAB_ZOO", str(tmp_path))
-    with pytest.raises(pl.BadInput, match=r"growth\.csv is missing; restore it from git, or make it with"):
+    with pytest.raises(FiguresFailed, match=r"growth\.csv is missing; restore it from git, or make it with"):
         make_figures(tmp_path, ["growth"], progress=False)
     points = [(recipe, n, t) for recipe in ("simclr", "dino") for n in (100, 300) for t in (50, 200)]
     table = pd.DataFrame(points, columns=["recipe", "N", "T"])
@@ -194,7 +203,7 @@ COMMANDS = {
 @pytest.mark.parametrize(("name", "command"), COMMANDS.items())
 def test_a_figure_of_a_kept_table_says_what_makes_it_where_it_is_missing(name, command, tmp_path, monkeypatch):
     monkeypatch.setenv("PARTCROP_LAB_ZOO", str(tmp_path))
-    with pytest.raises(pl.BadInput, match=rf"is missing; restore it .* with {command}"):
+    with pytest.raises(FiguresFailed, match=rf"is missing; restore it .* with {command}"):
         make_figures(tmp_path, [name], progress=False)
 
 
@@ -238,13 +247,144 @@ def test_the_main_table_and_the_recipes_are_those_of_the_zoo(tmp_path):
     assert own.loc["pixels", "low"] == pytest.approx(audit["controls"]["pixels"]["low"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_figures_drawn_side_by_side_are_those_drawn_one_after_the_other(tmp_path):
-    names = ["recipes", "main"]
+    names, threads = ["recipes", "main"], set(threading.enumerate())
     side, one = (make_figures(tmp_path / str(jobs), names, progress=False, jobs=jobs) for jobs in (2, 1))
     assert [path.name for path in side] == [path.name for path in one] and len(side) == 4 * len(names)
     assert all(path.read_bytes() == other.read_bytes() for path, other in zip(side, one, strict=True))
-    with pytest.raises(pl.BadInput, match="cannot write"):
-        make_figures(tmp_path / "1" / side[0].name, names, progress=False, jobs=2)
+    assert set(threading.enumerate()) <= threads  # the processes are ended, and so is the thread that led them
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Figures of one's own: one that can be drawn, between others that fail in different ways."""
+
+    def drawn(studio):
+        return figures.Drawn(figures._canvas(2, 2), pd.DataFrame({"x": [1]}), "A dot.")
+
+    ways = {
+        "typo": lambda _: {}["x"],
+        "good": drawn,
+        "file": lambda _: Path("nowhere/table.csv").read_text(),
+        "ours": lambda _: pl.load_encoder("zoo:nonsense"),
+        "theirs": lambda _: json.loads("{"),
+        "input": lambda _: zoo.measured("nonsense", "a command"),
+    }
+    monkeypatch.setattr(figures, "FIGURES", {name: (name, draw) for name, draw in ways.items()})
+
+
+def test_figures_that_fail_do_not_hide_the_others(broken, tmp_path):
+    with pytest.raises(
+        FiguresFailed, match="5 of the figures could not be drawn: typo: KeyError: 'x'; file:"
+    ) as caught:
+        make_figures(tmp_path, progress=False)
+    assert caught.value.written == [tmp_path / f"good.{kind}" for kind in ("png", "pdf", "csv", "json")]
+    assert sorted(caught.value.written) == sorted(tmp_path.iterdir())
+    failures = {one.name: one for one in caught.value.failures}
+    faults = {name: one.fault for name, one in failures.items()}
+    assert faults == {"typo": True, "file": False, "ours": False, "theirs": True, "input": False}
+    assert failures["file"].reason == "nowhere/table.csv: No such file or directory"
+    assert failures["ours"].reason.startswith("the zoo has no encoder 'nonsense'")
+    assert "KeyError: 'x'" in failures["typo"].trace and "Traceback" in failures["typo"].trace
+
+
+@pytest.mark.parametrize(("names", "status"), [("file,good", 2), ("file,good,typo", 1)])
+def test_the_command_line_ends_with_what_failed_and_why(broken, names, status, shell, tmp_path, monkeypatch):
+    draw = ("figures", "--only", names, "--jobs", 1, "--out", tmp_path)
+    ended, out, err = shell(*draw)
+    assert ended == status and [line.rpartition(".")[2] for line in out.split()] == ["png", "pdf", "csv", "json"]
+    head = next(i for i, line in enumerate(err) if "could not be drawn" in line)
+    rows = [line.split(maxsplit=2) for line in err[head + 1 :]]
+    assert err[head].startswith(f"partcrop-lab: {len(rows)} of the figures") and len(rows) == names.count(",")
+    assert rows[0] == ["file", "input", "nowhere/table.csv: No such file or directory"]
+    assert rows[1:] == ([["typo", "fault", "KeyError: 'x'"]] if status == 1 else [])
+    assert ("PARTCROP_LAB_DEBUG=1" in err[head]) == (status == 1)
+    monkeypatch.setenv("PARTCROP_LAB_DEBUG", "1")
+    assert "Traceback (most recent call last):" in shell(*draw)[2]
+
+
+def test_where_every_figure_fails_nothing_is_printed_as_written(broken, shell, tmp_path):
+    status, out, _ = shell("figures", "--only", "input", "--jobs", 1, "--out", tmp_path)
+    assert (status, out, list(tmp_path.iterdir())) == (2, "", [])
+
+
+def test_an_interruption_ends_all_figures(broken, shell, tmp_path, monkeypatch):
+    def interrupted(studio):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(figures.FIGURES, "typo", ("typo", interrupted))
+    assert shell("figures", "--only", "typo,good", "--jobs", 1, "--out", tmp_path)[:2] == (130, "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def damaged_zoo(tmp_path, monkeypatch):
+    """The zoo with a file of weights that is not the one of its card; processes find it too."""
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    for path in zoo.zoo_dir().glob("*.*"):
+        (folder / path.name).symlink_to(path)
+    (folder / "mae.safetensors").unlink()
+    (folder / "mae.safetensors").write_bytes(b"damaged")
+    monkeypatch.setenv("PARTCROP_LAB_ZOO", str(folder))
+
+
+@pytest.mark.slow
+def test_a_damaged_encoder_hides_no_figure_that_does_without_and_no_process_is_left(damaged_zoo, tmp_path):
+    words = ["figures", "--only", "fig2,recipes,fig4,main", "--jobs", "2", "--out", str(tmp_path / "out")]
+    ran = subprocess.run([sys.executable, "-m", "partcrop_lab.cli", *words], capture_output=True, text=True)
+    assert ran.returncode == 2 and {Path(line).stem for line in ran.stdout.split()} == {"zoo_recipes", "main_table"}
+    assert "2 of the figures could not be drawn" in ran.stderr and ran.stderr.count("another sha256") == 2
+    assert [line.split()[0] for line in ran.stderr.splitlines()[-2:]] == ["fig2", "fig4"]
+    assert "resource_tracker" not in ran.stderr and "leaked" not in ran.stderr
+
+
+class Dying(studio.Studio):
+    """Its main table ends the process that draws it, as one that takes too much memory is ended."""
+
+    def comparison(self):
+        os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_takes_no_other_figure_along(tmp_path):
+    with pytest.raises(FiguresFailed) as caught:
+        make_figures(tmp_path, ["main", "growth", "recipes"], progress=False, studio=Dying(), jobs=2)
+    assert [(one.name, one.fault) for one in caught.value.failures] == [("main", True)]
+    assert {path.stem for path in caught.value.written} == {"memory_growth", "zoo_recipes"}
+
+
+INTERRUPTED = """
+import pathlib, sys, time
+from partcrop_lab.cli import figures, main
+from partcrop_lab.progress import bar
+from partcrop_lab.studio import Studio
+
+class Sleeping(Studio):
+    def comparison(self):
+        list(bar(range(3), "a bar"))
+        pathlib.Path(self.source).touch()
+        time.sleep(120)
+
+figures.open_studio = lambda *_: Sleeping(source=sys.argv[1])
+sys.exit(main(["figures", "--only", "main,recipes", "--jobs", "2", "--out", sys.argv[2]]))
+"""
+
+
+@pytest.mark.slow
+def test_an_interruption_of_figures_side_by_side_is_prompt_and_leaves_nothing(tmp_path):
+    begun, command = tmp_path / "begun", [sys.executable, "-c", INTERRUPTED]
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ran = subprocess.Popen([*command, str(begun), str(tmp_path / "out")], start_new_session=True, **told)
+    while ran.poll() is None and not (begun.exists() and len(list(tmp_path.glob("out/zoo_recipes.*"))) == 4):
+        time.sleep(0.1)
+    interrupted = time.monotonic()
+    os.killpg(ran.pid, signal.SIGINT)  # as a terminal does, to all processes
+    _, err = ran.communicate(timeout=100)  # all that hold its stderr have ended then
+    assert ran.returncode == 130 and "interrupted; what is finished is kept" in err, err
+    assert time.monotonic() - interrupted < 60
+    assert "resource_tracker" not in err and "leaked" not in err and "Traceback" not in err
 
 
 def test_encoders_without_an_audit_are_not_in_the_table_of_cards():

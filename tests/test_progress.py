@@ -1,6 +1,7 @@
 """Bars are shown where they help, and nowhere else."""
 
 import pytest
+from tqdm.std import TqdmDefaultWriteLock
 
 from partcrop_lab.progress import bar, no_bars
 
@@ -28,3 +29,7 @@ def test_quiet_hides_the_bars_of_loading_too(option, shown, shell, tiny, monkeyp
     sets = ("--images", "partshapes", "--members", 30, "--crops", 2, "--attacker", "logistic", "--permutations", 0)
     status, _, errors = shell("audit", *tiny, *sets, *filter(None, [option]))
     assert status == 0 and any("partshapes" in line for line in errors) == shown
+
+
+def test_a_bar_takes_no_semaphore_which_a_process_that_is_killed_would_leak():
+    assert not isinstance(bar(range(1)).get_lock(), TqdmDefaultWriteLock)

@@ -5,7 +5,7 @@ of ours; 130 interrupted.
 """
 
 # each of these joins its commands to the program
-from partcrop_lab.cli import audits, comparisons, defenses, dejavu, figures, training, upkeep, zoo  # noqa: F401
+from partcrop_lab.cli import audits, comparisons, course, defenses, dejavu, figures, training, upkeep, zoo  # noqa: F401
 from partcrop_lab.cli.base import app
 from partcrop_lab.cli.options import attack_of
 from partcrop_lab.cli.program import main

@@ -7,6 +7,7 @@ import sys
 import typer
 
 FAULT, BAD, EXCEEDED, CONFOUNDED, INTERRUPTED = 1, 2, 3, 4, 130
+DEBUG_VARIABLE = "PARTCROP_LAB_DEBUG"
 app = typer.Typer(
     name="partcrop-lab",
     help="Membership inference against visual self-supervised encoders. Audit only encoders that you may test.",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from partcrop_lab.cli.base import app
+from partcrop_lab.cli.base import BAD, DEBUG_VARIABLE, FAULT, app, say
 from partcrop_lab.cli.options import Option, named
+from partcrop_lab.cli.words import aligned
+from partcrop_lab.errors import Failure, FiguresFailed
 from partcrop_lab.figures import make_figures
 from partcrop_lab.studio import open_studio
 
@@ -37,5 +41,21 @@ def figures(
     own = "paper" if studio.preset == "paper" else "", "released" if protocol == "released" else ""
     out = out or Path("figures", *own)
     jobs = jobs or (1 if studio.preset == "paper" else min(os.cpu_count() or 1, 4))
-    for path in make_figures(out, only.split(",") if only else None, studio=studio, jobs=jobs):
-        print(path)
+    try:
+        written = make_figures(out, only.split(",") if only else None, studio=studio, jobs=jobs)
+    except FiguresFailed as error:
+        print(*error.written, sep="\n", end="\n" if error.written else "")
+        raise typer.Exit(_tell(error.failures)) from error
+    print(*written, sep="\n")
+
+
+def _tell(failures: Sequence[Failure]) -> int:
+    """A table of what failed and why on stderr; the exit status."""
+    status = FAULT if any(one.fault for one in failures) else BAD
+    again = f"; set {DEBUG_VARIABLE}=1 to see where the faults are, and please report them" if status == FAULT else ""
+    say(f"{len(failures)} of the figures could not be drawn{again}:", status)
+    rows = [(one.name, "fault" if one.fault else "input", " ".join(one.reason.split())) for one in failures]
+    print(aligned(rows), file=sys.stderr)
+    if os.environ.get(DEBUG_VARIABLE):
+        print(*(one.trace for one in failures), sep="\n", file=sys.stderr)
+    return status

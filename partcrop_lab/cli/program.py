@@ -12,11 +12,9 @@ from typing import Any
 
 import typer
 
-from partcrop_lab.cli.base import BAD, FAULT, INTERRUPTED, app, say
-from partcrop_lab.errors import BadInput
+from partcrop_lab.cli.base import BAD, DEBUG_VARIABLE, FAULT, INTERRUPTED, app, say
+from partcrop_lab.errors import about_input, in_words
 from partcrop_lab.progress import speaks
-
-DEBUG_VARIABLE = "PARTCROP_LAB_DEBUG"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,25 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         told = "interrupted; what is finished is kept, and the same command resumes from it"
         return say(told, INTERRUPTED) if speaks() else INTERRUPTED
-    except OSError as error:
-        return say(f"{error.filename or 'a file'}: {error.strerror or error}", BAD)
     except Exception as error:
-        if _about_input(error):
-            return say(str(error), BAD)
+        if about_input(error):
+            return say(in_words(error), BAD)
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()
         again = f"; set {DEBUG_VARIABLE}=1 to see where, and please report it"
-        return say(f"a fault of this program, {type(error).__name__}: {error}{again}", FAULT)
+        return say(f"a fault of this program, {in_words(error)}{again}", FAULT)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
     ours = Path(filename).is_relative_to(Path(__file__).parents[1])  # those of other libraries are for developers
     if ours and speaks():
         say(f"note: {message}", 0)
-
-
-def _about_input(error: Exception) -> bool:
-    """Whether it speaks of the user's input: a BadInput, or a ValueError that this package itself raised."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    ours = frames[-1][0].f_globals.get("__name__", "").startswith("partcrop_lab")
-    return isinstance(error, BadInput) or (isinstance(error, ValueError) and ours)

@@ -15,8 +15,9 @@ from partcrop_lab.cli.base import BAD, app
 from partcrop_lab.cli.options import check_writable
 from partcrop_lab.cli.words import aligned, megabytes
 from partcrop_lab.devices import bf16_is_fast, default_device, resolve_precision
-from partcrop_lab.encoders.zoo import zoo_names
+from partcrop_lab.encoders.zoo import ZOO_VARIABLE, zoo_names
 from partcrop_lab.errors import BadInput
+from partcrop_lab.shipped import how_to_restore
 
 cache_app = typer.Typer(help="Stored features, images and scores; all of it can be made again.")
 app.add_typer(cache_app, name="cache")
@@ -48,7 +49,7 @@ def doctor() -> None:
         ("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
         ("device", f"{device}, {precision}, {os.cpu_count()} cores{fast}"),
         ("cache", problem or f"{held}, can be written"),
-        ("zoo", ", ".join(zoo_names()) or "MISSING: work in a clone of the repository, or set PARTCROP_LAB_ZOO"),
+        ("zoo", ", ".join(zoo_names()) or f"MISSING: {how_to_restore()}, or set {ZOO_VARIABLE}"),
     ]
     needed, optional = _requirements()
     print(aligned([*rows, *needed, *optional]))
@@ -75,6 +76,7 @@ def _requirements() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
             good = wanted.specifier.contains(found, prereleases=True)
             state = found if good else f"MISSING: {found} is there, it needs {wanted.specifier}"
         except importlib.metadata.PackageNotFoundError:
-            state = f"optional, not installed: pip install -e .[{extra}]" if extra else "MISSING: pip install -e ."
+            wanted.marker = None
+            state = f"{'optional, not installed' if extra else 'MISSING'}: pip install '{wanted}'"
         (optional if extra else needed).append((wanted.name, state))
     return needed, optional

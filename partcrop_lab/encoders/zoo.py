@@ -20,6 +20,7 @@ from partcrop_lab.encoders.utility import gain, halves, judged
 from partcrop_lab.encoders.zoo_entries import PROBE, ZOO, ZooEntry
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import load_images
+from partcrop_lab.shipped import ZOO_FOLDER, how_to_restore, shipped
 
 ZOO_VARIABLE = "PARTCROP_LAB_ZOO"
 CHECKS = ("weights", "split", "forward")
@@ -27,8 +28,8 @@ CHECKS = ("weights", "split", "forward")
 
 
 def zoo_dir() -> Path:
-    """Where the zoo lives: ``$PARTCROP_LAB_ZOO``, else ``data/zoo`` beside the package."""
-    return Path(os.environ.get(ZOO_VARIABLE) or Path(__file__).resolve().parents[2] / "data" / "zoo")
+    """Where the zoo lives: ``$PARTCROP_LAB_ZOO``, else where it comes with the package."""
+    return Path(os.environ.get(ZOO_VARIABLE) or shipped(ZOO_FOLDER))
 
 
 def zoo_names() -> list[str]:
@@ -48,7 +49,7 @@ def measured(name: str, command: str) -> pd.DataFrame:
     """
     path = zoo_dir() / f"{name}.csv"
     if not path.is_file():
-        raise BadInput(f"{path} is missing; restore it from git, or make it with {command}")
+        raise BadInput(f"{path} is missing; {how_to_restore(command)}")
     return pd.read_csv(path)
 
 
@@ -74,7 +75,7 @@ def load_zoo(name: str, **keywords: Any) -> Encoder:
     """
     path, about = _path(name), card(name)
     if _sha256(path) != about["sha256"]:
-        raise BadInput(f"{path} is not the file that its card describes (another sha256); restore it, e.g. from git")
+        raise BadInput(f"{path} is not the file that its card describes (another sha256); {how_to_restore()}")
     return load_encoder(path, **({"name": f"zoo:{name}", "card": about} | keywords))
 
 

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import timm
-import torch
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 

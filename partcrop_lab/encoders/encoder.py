@@ -48,7 +48,7 @@ class Encoder:
         image_size: side in pixels to which whole images are resized (bicubic, antialiased).
         mean, std: of the normalisation, per RGB channel, for pixels in [0, 1].
         pooling: default of `vectors`, "cls" or "mean"; None: CLS where there is one, except in masked-image models.
-        precision: "fp32", "bf16", or "auto", which is fp32 (see `resolve_precision`). Callables get float32 in any case.
+        precision: "fp32", "bf16", or "auto", which is fp32 (see `resolve_precision`). Callables get float32.
         device: where it runs; None: the best there is, for callables the CPU.
         architecture: how the timm model is built again; None for a callable.
         card: what is known of the training: recipe, split, epochs, seeds.
@@ -359,7 +359,7 @@ class Encoder:
 
     @property
     def run(self) -> dict[str, Any]:
-        """How it is run, which decides the last bits of its features: precision, kind of device, and what is unusual."""
+        """How it is run, which decides the last bits of its features: precision, kind of device, what is unusual."""
         how: dict[str, Any] = {"precision": "bf16" if self.dtype == torch.bfloat16 else "fp32"}
         how["device"] = self.device.type
         if self._asked_micro_batch:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from partcrop_lab.devices import seed_of
+from partcrop_lab.devices import fresh_weights
 from partcrop_lab.encoders.augment import Augmentation
 from partcrop_lab.encoders.backbone import Architecture, Tokens, timm_tokens
 from partcrop_lab.images import ImageSet

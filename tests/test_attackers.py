@@ -11,6 +11,8 @@ from partcrop_lab.attacks import ATTACKERS, MLPAttacker, make_attacker
 from partcrop_lab.attacks.attackers import RMSNorm, log_odds
 from partcrop_lab.errors import BadInput
 
+pytestmark = pytest.mark.numeric
+
 
 def task(n=120, features=24, gap=1.5, seed=0):
     rng = np.random.default_rng(seed)
@@ -22,6 +24,23 @@ def task(n=120, features=24, gap=1.5, seed=0):
 def test_an_attacker_separates_what_can_be_separated(name):
     (X, y), (X2, y2) = task(seed=1), task(seed=2)
     assert np.mean((log_odds(make_attacker(name, 0).fit(X, y), X2) > 0) == y2) > 0.6
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKERS))
+def test_the_last_bit_of_a_feature_stays_the_last_bit_of_a_score(name):
+    X, y = task(n=240, gap=0.6)
+    held_out = task(n=240, gap=0.6, seed=1)[0]
+    noise = np.random.default_rng(2).normal(scale=1e-7, size=X.shape)
+    one, other = (log_odds(make_attacker(name, 0).fit(inputs, y), held_out) for inputs in (X, X * (1 + noise)))
+    assert np.abs(one - other).max() < 0.003 * one.std()
+
+
+def test_training_as_published_magnifies_the_last_bit():
+    X, y = task(n=240, gap=0.6)
+    published = MLPAttacker(activation="relu", schedule="constant")
+    noise = np.random.default_rng(2).normal(scale=1e-7, size=X.shape)
+    one, other = (log_odds(clone(published).fit(inputs, y), X) for inputs in (X, X * (1 + noise)))
+    assert np.abs(one - other).max() > 0.003 * one.std()
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKERS))
@@ -42,10 +61,12 @@ def test_the_five_structures_have_the_published_widths(name, hidden):
     assert [layer.in_features for layer in layers] == [16, *hidden] and layers[-1].out_features == 1
 
 
-def test_weights_start_as_published():
-    attacker = MLPAttacker()
-    first, *_, last = attacker._network(256, torch.Generator().manual_seed(0))
-    assert first.weight.std().item() == pytest.approx(0.01, rel=0.02) and not first.bias.any() and not last.bias.any()
+@pytest.mark.parametrize(
+    ("how", "spread"), [({"activation": "relu"}, 0.01), ({"variant": "v2"}, 0.01), ({}, 0.01 * 2**0.5)]
+)
+def test_weights_start_as_published_or_so_that_as_much_gets_through(how, spread):
+    first, *_, last = MLPAttacker(**how)._network(256, torch.Generator().manual_seed(0))
+    assert first.weight.std().item() == pytest.approx(spread, rel=0.02) and not first.bias.any() and not last.bias.any()
 
 
 def test_v2_normalises_its_input_and_every_hidden_layer():
@@ -53,9 +74,9 @@ def test_v2_normalises_its_input_and_every_hidden_layer():
     network = MLPAttacker(variant="v2", epochs=1).fit(X, y).network_
     kinds = [type(m).__name__ for m in network]
     assert kinds == ["RMSNorm", *["Linear", "Tanh", "RMSNorm"] * 3, "Linear"]
-    x = torch.randn(5, 7)
+    x, ones = torch.randn(5, 7), torch.ones(1, 24, dtype=torch.float64)
     torch.testing.assert_close(RMSNorm()(x), x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt())
-    torch.testing.assert_close(network(torch.ones(1, 24)), network(3 * torch.ones(1, 24)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(network(ones), network(3 * ones), atol=1e-5, rtol=1e-5)
 
 
 def test_batches_hold_as_many_members_as_non_members():
@@ -94,8 +115,12 @@ def test_unknown_attackers_are_refused_with_the_right_ones():
         make_attacker("forest")
     with pytest.raises(BadInput, match="scikit-learn classifier"):
         make_attacker(object())
-    with pytest.raises(ValueError, match="v1, v2"):
+    with pytest.raises(ValueError, match="variant is 'v3'; it must be one of v1, v2"):
         MLPAttacker(variant="v3").fit(*task())
+    with pytest.raises(ValueError, match="activation is 'elu'; it must be one of gelu, relu"):
+        MLPAttacker(activation="elu").fit(*task())
+    with pytest.raises(ValueError, match="schedule is 'step'; it must be one of cosine, constant"):
+        MLPAttacker(schedule="step").fit(*task())
 
 
 def test_one_class_and_nan_are_refused():

@@ -15,6 +15,7 @@ from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, load_images
 from partcrop_lab.images.resample import resize
 
+pytestmark = pytest.mark.numeric
 VIT = "random:vit_tiny_patch16_224"
 SMALL = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
 
@@ -84,14 +85,49 @@ def test_an_encoder_built_twice_is_the_same(plain):
     assert torch.equal(again.feature_map(pictures(3)), plain.feature_map(pictures(3)))
 
 
-def test_digest_tells_weights_preprocessing_precision_and_architecture_apart(plain):
+def test_digest_tells_weights_preprocessing_and_architecture_apart(plain):
     others = [
         load_encoder(VIT, image_size=32, precision="fp32", seed=1, **SMALL),
-        load_encoder(VIT, image_size=32, precision="bf16", **SMALL),
         load_encoder(VIT, image_size=32, precision="fp32", mean=(0, 0, 0), **SMALL),
         load_encoder(VIT, image_size=32, precision="fp32", **SMALL | {"num_heads": 6}),
     ]
-    assert len({encoder.digest for encoder in [plain, *others]}) == 5
+    assert len({encoder.digest for encoder in [plain, *others]}) == 4
+
+
+def test_identity_never_depends_on_precision_device_or_threads_and_the_place_in_the_cache_does(plain, monkeypatch):
+    ways = [{"precision": "bf16"}, {"device": "meta"}, {"micro_batch": 1}]
+    others = [load_encoder(VIT, image_size=32, **({"precision": "fp32"} | way), **SMALL) for way in ways]
+    assert {encoder.digest for encoder in others} == {plain.digest}
+    assert {encoder.untrained(3).digest for encoder in others} == {plain.untrained(3).digest}
+    assert len({encoder.cache_key for encoder in [plain, *others]}) == 4
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    again = load_encoder(VIT, image_size=32, precision="fp32", **SMALL)
+    torch.set_num_threads(threads)
+    assert (again.digest, again.cache_key) == (plain.digest, plain.cache_key)
+    exact = plain.cache_key
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    assert plain.cache_key != exact and again.digest == plain.digest
+
+
+def test_a_feature_of_another_precision_is_never_taken_for_ones_own(plain):
+    images, attack = load_images("partshapes", n=3, size=32), PartCrop(crops=3)
+    half = load_encoder(VIT, image_size=32, precision="bf16", **SMALL)
+    one, other, again = (attack.features(encoder, images, progress=False) for encoder in (plain, half, plain))
+    assert not np.array_equal(one, other) and np.array_equal(one, again)
+
+
+def test_auto_is_fp32_unless_the_environment_says_otherwise(monkeypatch):
+    monkeypatch.delenv("PARTCROP_LAB_PRECISION", raising=False)
+    assert load_encoder(VIT, image_size=32, **SMALL).run["precision"] == "fp32"
+    monkeypatch.setenv("PARTCROP_LAB_PRECISION", "bf16")
+    assert load_encoder(VIT, image_size=32, **SMALL).run["precision"] == "bf16"
+    assert load_encoder(VIT, image_size=32, precision="fp32", **SMALL).run["precision"] == "fp32"
+    monkeypatch.setenv("PARTCROP_LAB_PRECISION", "auto")
+    with pytest.raises(ValueError, match="PARTCROP_LAB_PRECISION is 'auto'; it must be one of fp32, bf16"):
+        load_encoder(VIT, image_size=32, **SMALL)
+    with pytest.raises(ValueError, match="precision is 'half'; it must be one of fp32, bf16, auto"):
+        load_encoder(VIT, image_size=32, precision="half", **SMALL)
 
 
 def test_a_part_of_two_by_two_patches_gets_interpolated_positions(plain):

@@ -65,7 +65,8 @@ class MLPAttacker(ClassifierMixin, BaseEstimator):
         schedule: of the step, "cosine" from `lr` to 0 over the epochs, or "constant" (published).
         standardise: bring each feature to mean 0 and variance 1 over the training set first. The published attacker
             sees raw energies: pass False for that.
-        init_std: weights are drawn from N(0, init_std^2), biases are 0.
+        init_std: weights are drawn from N(0, init_std^2), biases are 0; with GELU from N(0, 2 init_std^2): it lets
+            half of a small signal through, where a ReLU lets half of its variance through.
         random_state: seed of weights and batches.
 
     Source: METHODS section 2.
@@ -108,9 +109,10 @@ class MLPAttacker(ClassifierMixin, BaseEstimator):
             layers.append(nn.Linear(width, following, dtype=EXACT))
             layers += [nn.Tanh(), RMSNorm()] if second else [ACTIVATIONS[self.activation]()]
         layers.append(nn.Linear(self.hidden[-1], 1, dtype=EXACT))
+        spread = self.init_std * (2**0.5 if self.variant == "v1" and self.activation == "gelu" else 1)
         for layer in layers:
             if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, 0, self.init_std, generator=generator)
+                nn.init.normal_(layer.weight, 0, spread, generator=generator)
                 nn.init.zeros_(layer.bias)
         return nn.Sequential(*layers)
 

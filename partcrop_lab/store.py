@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from partcrop_lab.errors import BadInput
+from partcrop_lab.files import read_json as read_json  # beside `write_json`, where users look for it
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,20 +93,6 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        BadInput: the file is missing or is not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not a JSON file ({error})") from error
 
 
 def with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from partcrop_lab.cli.options import (
 )
 from partcrop_lab.cli.words import aligned
 from partcrop_lab.encoders.recorded import read_recorded
+from partcrop_lab.errors import BadInput
 
 PARTCROP = "partcrop"
 """The attack where none is named."""
@@ -115,6 +116,9 @@ def audit(
         target, about = read_recorded(features)
         attack, seed, repeats = about["attack"], about["seed"], about["repeats"]
     chosen, compared = attack_of(attack, **settings), [attack_of(text) for text in also or ()]
+    if features and chosen.queries > about["held"]:
+        told = f"{about['held']} different queries, fewer than the {chosen.queries} that its attack asks of one image"
+        raise BadInput(f"{features} holds {told}; write its queries again")
     if html is None and (thumbnails or compared or sensitivity):
         raise typer.BadParameter("--thumbnails, --also and --sensitivity are for the report; name its file with --html")
     make_attacker(attacker or chosen.attacker)  # a wrong name is said before long work

@@ -127,7 +127,7 @@ def keywords(texts: Iterable[str] | None) -> dict[str, Any]:
             raise typer.BadParameter(f"{text!r} is not of the form key=value")
         try:
             pairs[key] = words[value.lower()] if value.lower() in words else ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             pairs[key] = value
     return pairs
 
@@ -160,10 +160,29 @@ def _words(text: str) -> list[str]:
 
 
 def _check_settings(kind: str, name: str, of: type, settings: dict[str, Any]) -> None:
-    known = [field.name for field in fields(of)]
+    known = {field.name: field for field in fields(of)}
     foreign = [key for key in settings if key not in known]
     if foreign:
         raise typer.BadParameter(f"the {kind} {name} has no setting {foreign[0]}; it has {', '.join(known)}")
+    for key, value in settings.items():
+        if not _fits(value, known[key].default):
+            told = f"{key} of the {kind} {name} is {str(value)[:40]!r}"
+            raise typer.BadParameter(f"{told}; it must be like its default, {known[key].default!r}")
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a setting is of the kind of its default; where that is None or not said, anything is.
+
+    >>> _fits(3, 0.5), _fits("x", 3), _fits((1, 2), (0.1, 0.2)), _fits(True, 3)
+    (True, False, True, False)
+    """
+    if isinstance(default, bool) or not isinstance(default, (int, float, str, tuple)):
+        return isinstance(value, bool) if isinstance(default, bool) else True
+    if isinstance(default, tuple):
+        alike = isinstance(value, (tuple, list)) and len(value) == len(default)
+        return not default or (alike and all(map(_fits, value, default)))
+    wanted = str if isinstance(default, str) else int if isinstance(default, int) else (int, float)
+    return isinstance(value, wanted) and not isinstance(value, bool)
 
 
 def check_writable(*paths: Path | None) -> None:

@@ -1,0 +1,419 @@
+"""Files of people one does not trust: nothing in them runs, hangs, fills memory, or is taken for what it is not."""
+
+import json
+import os
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import partcrop_lab as pl
+from partcrop_lab import files, limits, schemas
+from partcrop_lab.attacks import write_queries
+from partcrop_lab.encoders import zoo
+from partcrop_lab.encoders.backbone import OPENING, Architecture
+from partcrop_lab.encoders.checkpoint import METADATA
+from partcrop_lab.encoders.recorded import read_recorded
+from partcrop_lab.errors import BadInput
+
+QUICK = ["--crops", "2", "--attacker", "logistic", "--permutations", "0", "--quiet"]
+DRAWN = ["--images", "partshapes", "--members", "8", "--size", "32", *QUICK]
+DEEP = '{"a":' * 5000 + "1" + "}" * 5000
+DIGITS = "9" * 5000
+
+
+class Code:
+    """A pickle that makes a folder when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture(scope="module")
+def small_split():
+    return pl.member_split(pl.load_images("partshapes", n=60, size=32, seed=11), members=10, seed=1)
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_encoder, small_split, tmp_path_factory):
+    """An encoder's own file, with its card and split."""
+    path = tmp_path_factory.mktemp("saved") / "mine.safetensors"
+    card = {"recipe": "mae", "N": 10, "T": 1, "seed": 0, "split": small_split.record()}
+    tiny_encoder.like(tiny_encoder._model, name="mine", architecture=tiny_encoder.architecture, card=card).save(path)
+    return path
+
+
+@pytest.fixture
+def header(saved, tmp_path):
+    """Writes the file again, its description changed: by a function, or as a text of its own."""
+
+    def write(change):
+        with safe_open(saved, framework="pt") as file:
+            about = file.metadata()[METADATA]
+        if callable(change):
+            about = json.loads(about)
+            change(about)
+            about = json.dumps(about)
+        path = tmp_path / "changed.safetensors"
+        save_file(load_file(saved), path, {METADATA: change if isinstance(change, str) else about})
+        return path
+
+    return write
+
+
+@pytest.fixture
+def refused(shell):
+    """Runs a command line that must be refused by status 2 and one line, which it returns."""
+
+    def run(*arguments):
+        status, out, err = shell(*arguments)
+        assert (status, out, len(err)) == (2, "", 1), (status, out, err)
+        assert err[0].startswith("partcrop-lab: ") and "fault of this program" not in err[0]
+        return err[0]
+
+    return run
+
+
+def test_a_header_that_names_a_pickle_runs_nothing_and_opens_nothing(refused, header, tmp_path):
+    torch.save({"weight": Code(tmp_path / "ran")}, tmp_path / "evil.pth")
+    path = header(lambda h: h["architecture"]["options"].update(checkpoint_path=str(tmp_path / "evil.pth")))
+    line = refused("audit", "--encoder", path, *DRAWN)
+    assert "changed.safetensors" in line and "architecture.options.checkpoint_path" in line
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", [*OPENING, "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"])
+def test_no_door_takes_an_option_that_opens_a_file(header, name, monkeypatch):
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("timm was asked"))
+    path = header(lambda h: h["architecture"]["options"].update({name: "there.pth"}))
+    with pytest.raises(BadInput, match=rf"changed\.safetensors.*options\.{name} "):
+        pl.load_encoder(path)
+    with pytest.raises(BadInput, match=f"{name} is no option of the model vit_tiny_patch16_224 here"):
+        pl.load_encoder("random:vit_tiny_patch16_224", image_size=32, patch_size=8, **{name: "there.pth"})
+    with pytest.raises(BadInput, match=f"{name} is no option"):
+        Architecture("resnet18", 32, {name: "there.pth"}).build()
+
+
+def test_the_command_line_takes_no_option_that_opens_a_file(refused, tmp_path):
+    torch.save({"weight": Code(tmp_path / "ran")}, tmp_path / "evil.pth")
+    option = ["--encoder-option", f"checkpoint_path={tmp_path / 'evil.pth'}"]
+    assert "checkpoint_path is no option" in refused("audit", "--encoder", "random:resnet18", *option, *DRAWN)
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    given = ["--encoder", tmp_path / "other.pth", "--model", "resnet18", *option]
+    assert "checkpoint_path is no option" in refused("audit", *given, *DRAWN)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_users_may_set_what_files_may_not(header):
+    options = {"image_size": 32, "patch_size": 8, "depth": 1, "weight_init": "jax"}
+    assert pl.load_encoder("random:vit_tiny_patch16_224", **options).depth == 1
+    with pytest.raises(BadInput, match="weight_init is nothing that such a file may set"):
+        pl.load_encoder(header(lambda h: h["architecture"]["options"].update(weight_init="jax")))
+
+
+def set_at(*path, to):
+    """A change of one value in nested dicts and lists."""
+
+    def change(value):
+        for step in path[:-1]:
+            value = value[step]
+        value[path[-1]] = to
+
+    return change
+
+
+HEADERS = {
+    "embed_dim": (set_at("architecture", "options", "embed_dim", to=3_000_000), "options.embed_dim is 3,000,000"),
+    "many dims": (set_at("architecture", "options", "embed_dim", to=6000), "more memory than it can need"),
+    "depth": (set_at("architecture", "options", "depth", to=10**6), "options.depth is 1,000,000"),
+    "heads": (set_at("architecture", "options", "num_heads", to=7), "cannot be built"),
+    "no heads": (set_at("architecture", "options", "num_heads", to=0), "cannot be built"),
+    "side": (set_at("architecture", "image_size", to=10**6), "image_size is 1,000,000, above|architecture.image_size"),
+    "model": (set_at("architecture", "model", to=5), "architecture.model is 5"),
+    "hub": (set_at("architecture", "model", to="hf-hub:a/b"), "architecture.model is a text"),
+    "mean": (set_at("mean", to="grey"), "mean is a text; it must be a list"),
+    "std": (set_at("std", to=[0.2, 0.0, 0.2]), "std.1 is 0; it must be greater than 0"),
+    "a card that is a list": (set_at("card", to=[]), "card is a list; it must be an object"),
+    "a name that is none": (set_at("name", to=None), "name is null"),
+    "digits": (set_at("card", "N", to=10**40), "card.N is more than 10^18"),
+    "split": (set_at("card", "split", "members", "names", to="all"), "card.split.members.names is a text"),
+    "not a JSON file": ("nonsense", "not a JSON file"),
+    "{}": ("{}", "architecture is missing"),
+    "[]": ("[]", "all of it is a list"),
+    "deep": (DEEP, "nest"),
+    "long": (f'{{"image_size": {DIGITS}}}', "digits"),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_is_checked_before_anything_is_built(refused, header, name):
+    change, said = HEADERS[name]
+    line = refused("audit", "--encoder", header(change), *QUICK)
+    assert "changed.safetensors" in line and any(one in line for one in said.split("|")), line
+
+
+def test_a_model_takes_no_more_than_its_file_can_fill(header):
+    path = header(set_at("architecture", "options", "embed_dim", to=3000))
+    with pytest.raises(BadInput, match=r"changed\.safetensors: the model vit_tiny_patch16_224 asks for more memory"):
+        pl.load_encoder(path)
+
+
+def test_a_bound_on_building_counts_what_is_made(tiny_encoder):
+    numbers = sum(one.numel() for one in tiny_encoder._model.parameters())
+    tiny_encoder.architecture.build(most=8 * numbers + 2**16)
+    with pytest.raises(BadInput, match="PARTCROP_LAB_MAX_MODEL"):
+        tiny_encoder.architecture.build(most=2 * numbers)
+
+
+def test_a_checkpoint_whose_blocks_are_numbered_with_gaps_is_not_built(tiny_encoder, tmp_path):
+    state = tiny_encoder._model.state_dict()
+    state["blocks.999999.norm1.weight"] = torch.zeros(48)
+    torch.save(state, tmp_path / "gaps.pth")
+    with pytest.raises(BadInput, match=r"no blocks\.3, though there is blocks\.999999"):
+        pl.load_encoder(tmp_path / "gaps.pth")
+
+
+SPLITS = {
+    "deep": (lambda text: DEEP, "nests"),
+    "digits": (lambda text: text.replace('"seed": 1', f'"seed": {DIGITS}', 1), "digits"),
+    "names": (set_at("members", "names", to=7), "members.names is 7; it must be a list"),
+    "a name": (set_at("members", "names", 0, to=[]), "members.names.0 is a list; it must be a text"),
+    "size": (set_at("members", "load", "size", to=10**9), "members.load.size is 1,000,000,000; it is above"),
+    "size in words": (set_at("members", "load", "size", to="big"), "members.load.size is a text"),
+    "source": (set_at("nonmembers", "load", "source", to=["a"]), "nonmembers.load.source is a list"),
+    "parts": (set_at("members", "load", to={"source": "joined", "parts": 3}), "members.load.parts is 3"),
+    "no parts": (set_at("members", "load", to={"source": "joined"}), "members.load.parts is missing"),
+    "memory": (set_at("members", "load", to={"source": "memory"}), "handed over as an array"),
+    "keywords": (set_at("members", "load", "device", to="cuda"), "members.load.device is nothing that such a file may"),
+    "many": (set_at("members", "load", "n", to=10**9), "members.load.n is 1,000,000,000; it is above"),
+    "part": (set_at("members", "load", "part", to="test"), "has no option 'part'"),
+    "digest": (set_at("digest", to="a"), "digest is a text"),
+    "digest of others": (set_at("digest", to="a" * 64), "have changed"),
+    "origin": (set_at("origin", to="stolen"), "origin is a text; it must be 'drawn' or 'given'"),
+    "seed": (set_at("seed", to="x"), "seed is a text"),
+    "format": (set_at("format", to="partcrop-lab split 9"), "format is a text"),
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_split_is_checked_before_any_image_is_opened(refused, tiny, small_split, tmp_path, name):
+    change, said = SPLITS[name]
+    record = json.loads(json.dumps(small_split.record()))
+    text = change(json.dumps(record)) if name in ("deep", "digits") else change(record) or json.dumps(record)
+    (tmp_path / "split.json").write_text(text)
+    line = refused("audit", *tiny, "--split", tmp_path / "split.json", *QUICK)
+    assert "split.json" in line and said in line, line
+
+
+@pytest.fixture(scope="module")
+def result_text(tiny_encoder, small_split, tmp_path_factory):
+    path = tmp_path_factory.mktemp("result") / "result.json"
+    attack = pl.attacks.PartCrop(crops=2)
+    pl.audit(tiny_encoder, small_split, attack, "logistic", permutations=1, progress=False).save(path)
+    return path.read_text()
+
+
+def in_table(name, change):
+    """A change of a table within a result, which is a text of its own."""
+
+    def inside(result):
+        table = json.loads(result[name])
+        change(table)
+        result[name] = json.dumps(table)
+
+    return inside
+
+
+RESULTS = {
+    "deep": (lambda text: DEEP, "nests"),
+    "a deep table": (set_at("scores", to=DEEP), "scores: JSON that nests|scores: how deep its JSON nests"),
+    "no schema": (in_table("scores", lambda t: t.update(schema={})), "scores: schema.fields is missing"),
+    "no columns": (in_table("metrics", set_at("schema", "fields", to=[])), "metrics: schema.fields is a list"),
+    "a column": (in_table("scores", lambda t: t["schema"]["fields"].pop(3)), "scores has no column score"),
+    "a kind": (in_table("scores", set_at("schema", "fields", 3, "type", to="datetime")), "schema.fields.3.type"),
+    "text for numbers": (in_table("scores", lambda t: [r.update(fold="x") for r in t["data"]]), "not an audit result"),
+    "no table": (set_at("controls", to=[]), "controls is not the JSON text of a table"),
+    "empty": (lambda text: "", "not a JSON file"),
+    "a list": (lambda text: "[]", "all of it is a list"),
+    "more": (set_at("score_images", to="os.system"), "score_images is nothing that such a file may set"),
+    "outcome": (set_at("outcome", to="Innocent"), "outcome is a text"),
+    "p_value": (set_at("p_value", to="low"), "p_value is a text; it must be a number"),
+    "settings": (set_at("settings", to={}), "settings.encoder is missing"),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_is_checked_before_it_is_compared(refused, result_text, tmp_path, name):
+    change, said = RESULTS[name]
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text(result_text)
+    result = json.loads(result_text)
+    changed = change(result_text) if name in ("deep", "empty", "a list") else change(result)
+    bad.write_text(changed if isinstance(changed, str) else json.dumps(result))
+    line = refused("difference", good, bad)
+    assert "bad.json" in line and any(one in line for one in said.split("|")), line
+
+
+@pytest.fixture(scope="module")
+def answered(small_split, tmp_path_factory):
+    path = tmp_path_factory.mktemp("queries") / "queries.npz"
+    write_queries(path, pl.attacks.EncoderMI(views=2), small_split, patch=8, progress=False)
+    arrays = dict(np.load(path))
+    for name in [name for name in arrays if name.startswith("queries_")]:
+        arrays[name.replace("queries", "answers")] = arrays[name].reshape(len(arrays[name]), -1)[:, :16].astype("f4")
+    return arrays
+
+
+def about(change):
+    def inside(arrays):
+        told = json.loads(str(arrays["about"]))
+        change(told)
+        arrays["about"] = np.array(json.dumps(told))
+
+    return inside
+
+
+QUERIES = {
+    "deep": (lambda a: a.update(about=np.array(DEEP)), "nests"),
+    "repeats": (about(set_at("repeats", to=10**9)), "repeats is 1,000,000,000; it is above the limit of 1,000"),
+    "seed": (about(set_at("seed", to="x")), "seed is a text; it must be a whole number"),
+    "name": (about(lambda told: told.pop("name")), "name is missing"),
+    "attack": (about(lambda told: told.pop("attack")), "attack is missing"),
+    "image_size": (about(set_at("image_size", to=10**6)), "image_size is 1,000,000; it is above"),
+    "patch": (about(set_at("patch", to=0)), "patch is 0"),
+    "side": (lambda a: a.update(queries_x=a["queries_32"]), "queries_x is uint8"),
+    "shape": (lambda a: a.update(queries_32=a["queries_32"][:, :1]), "queries_32 is uint8"),
+    "none": (lambda a: a.pop("queries_32"), "holds no queries"),
+    "empty": (lambda a: a.update(queries_32=a["queries_32"][:0], answers_32=a["answers_32"][:0]), "is empty"),
+    "alike": (lambda a: a.update(answers_32=np.ones_like(a["answers_32"])), "do not depend on the image"),
+    "more than is there": (about(set_at("attack", to="encodermi views=100000")), "fewer than"),
+    "nested settings": (about(set_at("attack", to="encodermi views=" + "(" * 400)), "views"),
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_answers_are_checked_before_they_are_asked(refused, answered, tmp_path, name):
+    change, said = QUERIES[name]
+    arrays = dict(answered)
+    change(arrays)
+    np.savez(tmp_path / "answered.npz", **arrays)
+    line = refused("audit", "--features", tmp_path / "answered.npz", "--permutations", 0, "--quiet")
+    assert said in line, line
+
+
+def npz_with(path, name, header_shape, content):
+    """An archive whose array declares a shape of its own."""
+    head = {"descr": "|u1", "fortran_order": False, "shape": header_shape}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(f"{name}.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, head)
+        for _ in range(content >> 20):
+            file.write(bytes(2**20))
+
+
+@pytest.mark.parametrize("shape", [(10**12,), (10**6, 10**6, 10**6), (3,)])
+def test_an_array_that_declares_more_than_it_holds_is_not_made(tmp_path, shape):
+    npz_with(tmp_path / "q.npz", "queries_32", shape, 2**20)
+    with pytest.raises(BadInput, match=r"q\.npz: 'queries_32\.npy' declares the shape .* not as much as it holds"):
+        read_recorded(tmp_path / "q.npz")
+
+
+def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_not_unpacked(tmp_path, monkeypatch):
+    npz_with(tmp_path / "q.npz", "queries_32", (80 * 2**20,), 80 * 2**20)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was unpacked"))
+    with pytest.raises(BadInput, match=r"q\.npz: how many times its own size .* PARTCROP_LAB_MAX_RATIO"):
+        read_recorded(tmp_path / "q.npz")
+    monkeypatch.setenv("PARTCROP_LAB_MAX_UNPACKED", "1000")
+    with pytest.raises(BadInput, match="PARTCROP_LAB_MAX_UNPACKED"):
+        read_recorded(tmp_path / "q.npz")
+
+
+def test_a_packed_checkpoint_is_not_unpacked(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(80 * 2**20))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
+    with pytest.raises(BadInput, match=r"bomb\.pth: how many times its own size"):
+        pl.load_encoder(tmp_path / "bomb.pth")
+
+
+def parquet(path, values, labels, names=None, metadata=None):
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = [{"bytes": value, "path": None} for value in values]
+    table = pa.table({"img": pa.array(rows, kind), "label": pa.array(labels, pa.int64())})
+    told = metadata or json.dumps({"info": {"features": {"label": {"names": names}}}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": told}), path, compression="zstd")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (DEEP, "nests"),
+        ("nonsense", "not a JSON file"),
+        ("[]", "all of it is a list"),
+        ('{"info": 5}', "info is 5"),
+        ('{"info": {"features": {"label": {"names": 3}}}}', "names is 3; it must be a list"),
+        ('{"info": {"features": {"label": {"names": ["a"]}}}}', "names 1 classes, but label goes to 1"),
+    ],
+)
+def test_the_metadata_of_a_parquet_file_is_checked(tmp_path, told, said):
+    path = parquet(tmp_path / "train.parquet", [b"a", b"b"], [0, 1], metadata=told)
+    with pytest.raises(BadInput, match=r"train\.parquet: its metadata huggingface") as caught:
+        pl.load_images(path)
+    assert said in str(caught.value)
+
+
+def test_a_parquet_file_that_unpacks_to_too_much_is_not_read(tmp_path, monkeypatch):
+    path = parquet(tmp_path / "bomb.parquet", [bytes([k]) * 2**21 for k in range(50)], [0] * 50)
+    assert path.stat().st_size < 2**20
+    with pytest.raises(BadInput, match=r"bomb\.parquet: how many times its own size"):
+        pl.load_images(path)
+    monkeypatch.setattr(limits, "SMALL", 2**40)
+    monkeypatch.setenv("PARTCROP_LAB_MAX_ENCODED", "1000000")
+    with pytest.raises(BadInput, match=r"bomb\.parquet: bytes of an image in it is 2,0"):
+        pl.load_images(path)
+    monkeypatch.setenv("PARTCROP_LAB_MAX_ROWS", "49")
+    with pytest.raises(BadInput, match=r"bomb\.parquet: its rows is 50"):
+        pl.load_images(path)
+
+
+def test_a_limit_is_raised_by_its_variable_and_a_wrong_one_is_named(monkeypatch):
+    monkeypatch.setenv("PARTCROP_LAB_MAX_SIDE", "5000")
+    assert limits.limit("side") == 5000
+    for wrong in ("", "0", "-3", "many", DIGITS):
+        monkeypatch.setenv("PARTCROP_LAB_MAX_SIDE", wrong)
+        with pytest.raises(BadInput, match=r"PARTCROP_LAB_MAX_SIDE is .*whole number above 0"):
+            limits.limit("side")
+
+
+def test_a_card_of_the_zoo_is_checked(tmp_path, monkeypatch, tiny_encoder):
+    monkeypatch.setenv(zoo.ZOO_VARIABLE, str(tmp_path))
+    tiny_encoder.save(tmp_path / "mine.safetensors")
+    for text, said in (("[]", "all of it is a list"), ("{}", "is missing"), (DEEP, "nests")):
+        (tmp_path / "mine.json").write_text(text)
+        with pytest.raises(BadInput, match=r"mine\.json.*" + said):
+            zoo.card("mine")
+
+
+def test_what_the_zoo_holds_passes_the_schemas():
+    for name in zoo.zoo_names():
+        assert zoo.card(name)["recipe"]
+        with safe_open(zoo.zoo_dir() / f"{name}.safetensors", framework="pt") as file:
+            schemas.checked(schemas.Header, json.loads(file.metadata()[METADATA]), name)
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "link.json").symlink_to(tmp_path / "gone")
+    for name, said in (("pipe.json", "a named pipe"), ("link.json", "leads nowhere"), (".", "a folder")):
+        with pytest.raises(BadInput, match=said):
+            files.read_json(tmp_path / name)
+    with pytest.raises(BadInput, match="a device"):
+        files.read_json("/dev/zero")

@@ -2,13 +2,17 @@
 
 import json
 import os
+import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -417,3 +421,133 @@ def test_only_regular_files_are_opened(tmp_path):
             files.read_json(tmp_path / name)
     with pytest.raises(BadInput, match="a device"):
         files.read_json("/dev/zero")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 20 good images."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, image in enumerate(pl.load_images("partshapes", n=20, size=32).batch(slice(None)).numpy()):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_a_pipe_or_device_among_images_is_named_and_never_waited_for(photos, refused, tiny):
+    os.mkfifo(photos / "pipe.png")
+    with pytest.raises(BadInput, match=r"pipe\.png: a named pipe, not a regular file"):
+        pl.load_images(photos)
+    with pytest.warns(UserWarning, match="skipped 1 images"):
+        images = pl.load_images(photos, on_error="skip")
+    assert len(images) == 20 and images.source["skipped"] == ["pipe.png"]
+    (photos / "pipe.png").unlink()
+    (photos / "zero.png").symlink_to("/dev/zero")
+    with pytest.raises(BadInput, match=r"zero\.png: a device, not a regular file"):
+        pl.load_images(photos, follow_links=True)
+
+
+@pytest.mark.parametrize("name", ["names.csv", "split.json", "mine.safetensors", "mine.pth", "train.parquet", "q.npz"])
+def test_no_door_waits_for_a_pipe(name, tmp_path, photos):
+    os.mkfifo(tmp_path / name)
+    doors = {
+        ".csv": lambda path: pl.load_images(photos, boxes=str(path)),
+        ".json": pl.MembershipSplit.load,
+        ".parquet": pl.load_images,
+        ".npz": read_recorded,
+    }
+    with pytest.raises(BadInput, match=name):
+        doors.get(os.path.splitext(name)[1], pl.load_encoder)(tmp_path / name)
+
+
+def test_links_that_lead_out_of_a_folder_are_followed_only_when_asked(photos, tmp_path, shell, tiny):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the password is swordfish")
+    (photos / "own.png").symlink_to(photos / "3.png")
+    assert len(pl.load_images(photos)) == 21
+    (photos / "link.png").symlink_to(secret)
+    with pytest.raises(BadInput, match=r"link\.png: a link that leads out of .*follow_links=True \(--follow-links\)"):
+        pl.load_images(photos)
+    with pytest.warns(UserWarning, match="skipped 1 images"):
+        assert len(pl.load_images(photos, on_error="skip")) == 21
+    status, out, err = shell("audit", *tiny, "--images", photos, "--members", 8, "--follow-links", *QUICK)
+    assert (
+        (status, out) == (2, "") and "not an image" in err[0] and "swordfish" not in err[0] and "password" not in err[0]
+    )
+
+
+def test_a_folder_that_is_a_link_is_read_and_a_linked_folder_in_it_is_not(photos, tmp_path):
+    (tmp_path / "alias").symlink_to(photos, target_is_directory=True)
+    assert len(pl.load_images(tmp_path / "alias")) == 20
+    (tmp_path / "other").mkdir()
+    (photos / "0.png").rename(tmp_path / "other" / "0.png")
+    (photos / "linked").symlink_to(tmp_path / "other", target_is_directory=True)
+    with pytest.raises(BadInput, match="linked: a link that leads out of"):
+        pl.load_images(photos)
+    followed = pl.load_images(photos, follow_links=True)
+    assert "linked/0.png" in followed.names and followed.source["follow_links"] is True
+
+
+def test_a_picture_that_another_program_would_have_to_read_is_refused(photos, monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("a program was started"))
+    (photos / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n")
+    with pytest.raises(BadInput, match=r"a\.png: not an image that can be read; found PostScript"):
+        pl.load_images(photos)
+
+
+def test_no_message_shows_bytes_of_a_file(tmp_path):
+    text = "swordfish, swordfish, swordfish"
+    for name in ("a.png", "split.json", "mine.pth", "mine.safetensors", "train.parquet", "q.npz", "boxes.csv"):
+        (tmp_path / name).write_text(text)
+    doors = [
+        lambda: pl.load_images(tmp_path),
+        lambda: pl.MembershipSplit.load(tmp_path / "split.json"),
+        lambda: pl.load_encoder(tmp_path / "mine.pth"),
+        lambda: pl.load_encoder(tmp_path / "mine.safetensors"),
+        lambda: pl.load_images(tmp_path / "train.parquet"),
+        lambda: read_recorded(tmp_path / "q.npz"),
+    ]
+    for door in doors:
+        with pytest.raises(BadInput) as caught:
+            door()
+        assert "swordfish" not in str(caught.value)
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch):
+    monkeypatch.setenv("PARTCROP_LAB_MAX_PIXELS", "100")
+    together, most, held, lock = limits.Together("pixels"), [], [], threading.Lock()
+
+    def work(size):
+        with together.taking(size):
+            with lock:
+                held.append(size)
+                most.append(sum(held))
+            time.sleep(0.005)
+            with lock:
+                held.remove(size)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [40, 40, 40, 500, 40, 90, 500, 10] * 3))
+    assert together.held == 0 and max(size for size in most if size < 500) <= 100
+    assert all(size in (500,) for size in most if size > 100)
+
+
+def test_an_image_file_above_the_limit_is_not_read(photos, monkeypatch):
+    monkeypatch.setenv("PARTCROP_LAB_MAX_ENCODED", "100")
+    with pytest.raises(BadInput, match=r"\.png: its size in bytes is .* PARTCROP_LAB_MAX_ENCODED"):
+        pl.load_images(photos)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("name,x0,y0,x1,y1\n0.png,0,0,inf,9\n", "row 2 holds no box"),
+        ("name,x0,y0,x1,y1\n,0,0,9,9\n", "a row without a name"),
+        ("name,x0,y0,x1\n0.png,0,0,9\n", "has no column y1"),
+        ("\x00", "boxes.csv"),
+    ],
+)
+def test_a_table_of_boxes_is_checked(photos, table, said):
+    (photos / "boxes.csv").write_text(table)
+    with pytest.raises(BadInput, match="boxes") as caught:
+        pl.load_images(photos, boxes="boxes.csv")
+    assert said in str(caught.value)

@@ -22,6 +22,7 @@ from partcrop_lab.cli.options import (
     AttackText,
     Duplicates,
     Images,
+    Links,
     MemberDir,
     Members,
     NonmemberDir,
@@ -58,6 +59,7 @@ def audit(
     nonmembers: Nonmembers = None,
     size: Size = None,
     skip_unreadable: Skip = False,
+    follow_links: Links = False,
     drop_duplicates: Duplicates = False,
     declared: Annotated[bool, Option("--declared", help="You claim that it was trained on this drawn split.")] = False,
     model: Annotated[str | None, Option(help="timm model of a checkpoint whose shapes do not tell it.")] = None,
@@ -105,6 +107,7 @@ def audit(
     """
     drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": seed}
     loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
+    loading |= {"follow_links": follow_links}
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
     check_writable(out, html)
     settings = named(crops=crops, scale=scale, kind=kind, pooling=pooling, measure_by=measure)
@@ -260,6 +263,7 @@ def queries(
     nonmembers: Nonmembers = None,
     size: Size = None,
     skip_unreadable: Skip = False,
+    follow_links: Links = False,
     drop_duplicates: Duplicates = False,
     attack: AttackText = "encodermi",
     name: Annotated[str, Option(help="What reports call the encoder.")] = "remote",
@@ -273,6 +277,7 @@ def queries(
     """Write the images that an audit must ask an encoder which cannot be loaded here; see audit --features."""
     drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": seed}
     loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
+    loading |= {"follow_links": follow_links}
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
     if not sides.given:
         raise typer.BadParameter("say whose membership is asked: --split, --member-dir or --images")

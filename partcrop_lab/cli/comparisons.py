@@ -13,6 +13,7 @@ from partcrop_lab.cli.base import CONFOUNDED, app
 from partcrop_lab.cli.options import (
     Duplicates,
     Images,
+    Links,
     Members,
     Nonmembers,
     Option,
@@ -43,6 +44,7 @@ def compare(
     size: Size = None,
     drop_duplicates: Duplicates = False,
     skip_unreadable: Skip = False,
+    follow_links: Links = False,
     seeds: Annotated[int, Option(min=1, help="Seeds of folds, crops and attackers, averaged over.")] = 3,
     folds: Annotated[int, Option(min=2, help="Folds of the cross-fit.")] = 2,
     out: Annotated[
@@ -57,6 +59,7 @@ def compare(
     """
     drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": 0}
     loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
+    loading |= {"follow_links": follow_links}
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
     check_writable(out)
     special = pl.attacks.PixelStatistics, pl.attacks.Calibrated, pl.attacks.Reconstruction  # need more than an encoder

@@ -31,6 +31,8 @@ SplitFile = Annotated[Path | None, Option(help="A split that MembershipSplit.sav
 Duplicates = Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")]
 Skip = Annotated[bool, Option("--skip-unreadable", help="Leave out images that cannot be read, with a warning.")]
 
+Links = Annotated[bool, Option("--follow-links", help="Take images outside the folder, where links in it lead.")]
+
 
 def _hide_bars(context: typer.Context, quiet: bool) -> bool:
     if quiet:
@@ -59,6 +61,7 @@ class Sides:
     seed: int = 0
     drop_duplicates: bool = False
     skip_unreadable: bool = False
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         ways = {
@@ -105,6 +108,7 @@ class Sides:
     def _load(self, source: str, **how: Any) -> ImageSet:
         import partcrop_lab as pl
 
+        how |= {"follow_links": True} if self.follow_links else {}
         return pl.load_images(source, seed=self.seed, on_error="skip" if self.skip_unreadable else "raise", **how)
 
 

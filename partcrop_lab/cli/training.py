@@ -14,6 +14,7 @@ from partcrop_lab import MembershipSplit, plots, store
 from partcrop_lab.cli.base import app
 from partcrop_lab.cli.options import (
     Images,
+    Links,
     Members,
     Nonmembers,
     Option,
@@ -39,6 +40,7 @@ def pretrain(
     size: Annotated[int | None, Option(min=8, help="Side in pixels to load images and train at.")] = None,
     split: SplitFile = None,
     skip_unreadable: Skip = False,
+    follow_links: Links = False,
     epochs: Annotated[int | None, Option(min=1, help="Passes over the members; default the recipe's.")] = None,
     seed: Annotated[int, Option(help="Of drawing, weights and augmentation.")] = 0,
     checkpoint_every: Annotated[int | None, Option(min=1, help="Epochs between states to resume from.")] = None,
@@ -56,7 +58,7 @@ def pretrain(
     Encoders kept along the way are mid-schedule: their learning rate has not come down as at the end of a run.
     """
     drawing = {"images": images, "members": members, "nonmembers": nonmembers}
-    sides = Sides(split, **drawing, size=size, seed=seed, skip_unreadable=skip_unreadable)
+    sides = Sides(split, **drawing, size=size, seed=seed, skip_unreadable=skip_unreadable, follow_links=follow_links)
     if not sides.given:
         raise typer.BadParameter("give --images and --members, or --split")
     overrides, kept = keywords(setting), _epochs(keep)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from partcrop_lab.progress import bar
 MEMORY_LIMIT = 256 * 2**20
 """Sets with more bytes of pixels than this are kept in the cache on disk and read batch by batch."""
 
-CHUNK = 256
+CHUNK, CHUNK_BYTES = 256, 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -152,9 +151,22 @@ def _decoded(listing: Listing, rows: np.ndarray, size: int) -> Iterator[tuple[in
         bar(total=len(rows), desc=f"decoding {listing.where}", unit="image", delay=1) as done,
         ThreadPoolExecutor() as pool,
     ):
-        while chunk := list(itertools.islice(jobs, CHUNK)):
+        for chunk in _chunks(jobs):
             yield from pool.map(attempt, chunk)
             done.update(len(chunk))
+
+
+def _chunks(jobs: Iterator[tuple[int, Encoded]]) -> Iterator[list[tuple[int, Encoded]]]:
+    """Up to `CHUNK` images at a time, and of those already in memory no more than `CHUNK_BYTES`."""
+    chunk, held = [], 0
+    for job in jobs:
+        chunk.append(job)
+        held += len(job[1]) if isinstance(job[1], bytes) else 0
+        if len(chunk) == CHUNK or held > CHUNK_BYTES:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
 
 
 Skipped = list[tuple[int, str]]

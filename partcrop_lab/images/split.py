@@ -125,7 +125,7 @@ class MembershipSplit:
         Raises:
             BadInput: not such a record, images that are not there, or pixels that differ.
         """
-        checked(Split, record, "the record of this split")
+        checked(Split, record, "not the record of a split")
         sides = [(record[side]["load"], record[side]["names"]) for side in ("members", "nonmembers")]
         about = [record[key] for key in ("origin", "seed", "dropped", "independent")]
         expected = record["digest"]

@@ -34,6 +34,9 @@ declares; repeats of a file of queries; rows of a parquet file; unpacked, bytes 
 how many times its size that may be where it is more than `SMALL`; encoded, bytes of an image before it is decoded;
 pixels of images decoded at the same time; model, bytes of one that is built."""
 
+LARGEST_SEED = 2**25 - 1
+"""Of an audit: others are made of it by up to a hundred times, and scikit-learn takes none above 2^32."""
+
 SMALL = 64 * 2**20
 """Bytes that may come of a file of any size."""
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from partcrop_lab.text import plain
+
 _hidden = ContextVar("hidden", default=False)
 
 
@@ -22,7 +24,7 @@ def bar(iterable: Iterable | None = None, desc: str = "", *, shown: bool = True,
         shown: whether to show it, where `no_bars` does not hide all.
         how: further keywords of tqdm: total=, unit=, delay= in seconds, ...
     """
-    return tqdm(iterable, desc=desc, leave=False, disable=_hidden.get() or not shown or not speaks(), **how)
+    return tqdm(iterable, desc=plain(desc), leave=False, disable=_hidden.get() or not shown or not speaks(), **how)
 
 
 def speaks() -> bool:

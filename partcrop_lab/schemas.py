@@ -23,15 +23,21 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from partcrop_lab.errors import BadInput
-from partcrop_lab.limits import how_to_raise, limit, short
+from partcrop_lab.limits import LARGEST_SEED, how_to_raise, limit, short
+from partcrop_lab.text import plain
 
-LARGEST_SEED = 2**31 - 1
 
+def text(most: int, printable: bool = False) -> Any:
+    """A text of at most so many characters; file names that are not UTF-8 are texts too.
 
-def text(most: int) -> Any:
-    """A text of at most so many characters; file names that are not UTF-8 are texts too."""
+    Args:
+        most: characters.
+        printable: refuse what could steer a terminal, and line breaks.
+    """
 
     def check(value: Any) -> Any:
+        if printable and isinstance(value, str) and plain(value).splitlines() != ([value] if value else []):
+            raise PydanticCustomError("control", "it must be one line without control characters")
         if not isinstance(value, str) or len(value) > most:
             raise PydanticCustomError("text", f"it must be a text of at most {most} characters")
         return value
@@ -52,11 +58,12 @@ def up_to(name: str, least: int = 1) -> Any:
 
 
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,128}$")]
-Line = text(500)
+Line = text(500, printable=True)
 Name = text(4096)
 Side = up_to("side")
 Pixels = up_to("side", least=8)
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+AnySeed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Whole = Annotated[int, Field(ge=0, le=2**16)]
 Depth = Annotated[int, Field(ge=0, le=256)]
@@ -203,7 +210,7 @@ class Loaded(Exact):
     source: Name
     n: up_to("rows") | None = None
     size: Pixels | None = None
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    seed: AnySeed = 0
     root: Name = "data"
     on_error: Literal["raise", "skip"] = "raise"
     skipped: long_list(Name) = []
@@ -244,7 +251,7 @@ class Split(Open):
 
     format: Literal["partcrop-lab split 1"]
     origin: Literal["drawn", "given"]
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None
+    seed: AnySeed | None
     dropped: Count
     independent: bool
     digest: Sha256
@@ -282,7 +289,7 @@ class Card(Open):
     N: Count | None = None
     T: Count | None = None
     planned: Count | None = None
-    seed: Seed | None = None
+    seed: AnySeed | None = None
     images_digest: Sha256 | None = None
     split_digest: Sha256 | None = None
     split: Split | None = None
@@ -328,7 +335,7 @@ class ReconstructorOptions(Exact):
     batch: Whole
     lr: Finite
     momentum: Share
-    seed: Seed
+    seed: AnySeed
 
 
 class ReconstructorHeader(Open):

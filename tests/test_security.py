@@ -2,10 +2,16 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+import tomllib
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,17 +20,22 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 
 import partcrop_lab as pl
-from partcrop_lab import files, limits, schemas
+from partcrop_lab import files, limits, schemas, store
 from partcrop_lab.attacks import write_queries
+from partcrop_lab.audit.kept import kept_audit
 from partcrop_lab.encoders import zoo
 from partcrop_lab.encoders.backbone import OPENING, Architecture
 from partcrop_lab.encoders.checkpoint import METADATA
 from partcrop_lab.encoders.recorded import read_recorded
 from partcrop_lab.errors import BadInput
+from partcrop_lab.images import listing
+from partcrop_lab.text import plain
 
+ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--crops", "2", "--attacker", "logistic", "--permutations", "0", "--quiet"]
 DRAWN = ["--images", "partshapes", "--members", "8", "--size", "32", *QUICK]
 DEEP = '{"a":' * 5000 + "1" + "}" * 5000
@@ -551,3 +562,248 @@ def test_a_table_of_boxes_is_checked(photos, table, said):
     with pytest.raises(BadInput, match="boxes") as caught:
         pl.load_images(photos, boxes="boxes.csv")
     assert said in str(caught.value)
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """An entry of a cache of its own: makes or reads it, and says how often it was made."""
+    monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path / "cache"))
+    made = []
+
+    def read(room="features", key="a"):
+        def make():
+            made.append(key)
+            return {"measured": np.arange(12, dtype=np.float32).reshape(3, 4)}
+
+        return store.cached_arrays(room, key, make)["measured"].tolist(), len(made)
+
+    return read
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    content[-9] ^= 64
+    path.write_bytes(content)
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def renamed_array(path):
+    save_numpy({"other": np.zeros((3, 4), np.float32)}, path)
+
+
+def without_checksum(path):
+    save_numpy({"measured": np.zeros((3, 4), np.float32)}, path)
+
+
+def misshaped(path):
+    with safe_open(path, framework="numpy") as file:
+        save_numpy({"measured": file.get_tensor("measured").reshape(4, 3)}, path, file.metadata())
+
+
+@pytest.mark.parametrize("harm", [flipped, emptied, cut, renamed_array, without_checksum, misshaped])
+def test_a_damaged_entry_of_the_cache_is_made_anew_and_said_once(kept, harm):
+    good = kept()[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kept() == (good, 1)
+    harm(store.cache_dir() / "features" / "a.safetensors")
+    with pytest.warns(UserWarning, match=r"a\.safetensors: this entry of the cache is damaged.*made anew") as said:
+        assert kept() == (good, 2)
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kept() == (good, 2)
+
+
+def test_no_entry_of_the_cache_passes_for_another(kept):
+    kept()
+    folder = store.cache_dir() / "features"
+    (folder / "b.safetensors").write_bytes((folder / "a.safetensors").read_bytes())
+    with pytest.warns(UserWarning, match=r"b\.safetensors"):
+        assert kept(key="b")[1] == 2
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"checksum": "a", "value": {}}'])
+def test_a_damaged_audit_in_the_cache_is_made_anew(tiny_encoder, small_split, tmp_path, monkeypatch, text):
+    monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path))
+    how = {"permutations": 0, "controls": False}
+    first = kept_audit(tiny_encoder, small_split, pl.attacks.Norms(), False, **how)
+    (path,) = (tmp_path / "audits").iterdir()
+    whole = path.read_text()
+    path.write_text(text)
+    with pytest.warns(UserWarning, match=rf"{path.name}: this entry of the cache is damaged"):
+        again = kept_audit(tiny_encoder, small_split, pl.attacks.Norms(), False, **how)
+    assert again.verdict == first.verdict and path.read_text() == whole
+    path.write_text(whole.replace("0.5", "0.6"))
+    with pytest.warns(UserWarning, match="damaged"):
+        kept_audit(tiny_encoder, small_split, pl.attacks.Norms(), False, **how)
+    assert path.read_text() == whole
+
+
+def test_damaged_images_in_the_cache_are_decoded_anew(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(listing, "MEMORY_LIMIT", 0)
+    digest = pl.load_images(photos).digest
+    for name in ("*.npy", "*.json"):
+        (path,) = (tmp_path / "cache" / "images").glob(name)
+        path.write_bytes(b"")
+        with pytest.warns(UserWarning, match="these images in the cache are damaged"):
+            assert pl.load_images(photos).digest == digest
+
+
+OUTPUTS = {
+    "--out folder": "is a folder",
+    "--html folder": "is a folder",
+    "--html z.json": "written twice",
+    "--out z.html --html z.html": "written twice",
+    "--html folder.html": "folder.json is a folder",
+    "--out /dev/null": "no regular file",
+    "--fail-above nan": "above 0 and below 1",
+    "--fail-above 2": "above 0 and below 1",
+    "--fail-above 0": "above 0 and below 1",
+    "--fail-above -0.5": "above 0 and below 1",
+    "--seed -1": "--seed",
+    f"--seed {2**70}": "--seed",
+}
+
+
+@pytest.mark.parametrize("line", OUTPUTS)
+def test_outputs_and_gates_are_checked_before_the_audit(refused, tiny, tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.json").mkdir()
+    monkeypatch.setattr(pl, "audit", lambda *_, **__: pytest.fail("the audit ran"))
+    assert OUTPUTS[line] in refused("audit", *tiny, *DRAWN, *line.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "folder.json"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "compare --out z.json",
+        "dejavu --encoder zoo:simclr --other zoo:simclr-b --out z.json",
+        "compare --out folder",
+        "unlearn --encoder zoo:simclr --forget 3 --out z.pth",
+        "queries --images partshapes --members 8 --out folder",
+        "pretrain --recipe mae --images partshapes --members 8 --out run --seed -1",
+    ],
+)
+def test_other_commands_check_their_outputs_too(refused, tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(pl, "load_encoder", lambda *_, **__: pytest.fail("work began"))
+    assert refused(*line.split())
+
+
+def test_the_report_and_the_result_may_share_their_json(shell, tiny, tmp_path):
+    status, _, err = shell("audit", *tiny, *DRAWN, "--html", tmp_path / "z.html", "--out", tmp_path / "z.json")
+    assert status == 0 and pl.AuditResult.load(tmp_path / "z.json").verdict and (tmp_path / "z.html").is_file()
+
+
+def test_a_finished_audit_is_never_lost(shell, tiny, tmp_path, monkeypatch):
+    def lose(self, path):
+        if "cache" not in str(path):
+            raise BadInput(f"cannot write {path}: No space left on device")
+        store.write_json(path, self.record())
+
+    monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(pl.AuditResult, "save", lose)
+    status, out, err = shell("audit", *tiny, *DRAWN, "--out", tmp_path / "z.json")
+    assert status == 2 and out.startswith(("No evidence", "Evidence")) and "the result is kept in" in err[-1]
+    (path,) = (tmp_path / "cache" / "results").iterdir()
+    assert str(path) in err[-1] and pl.AuditResult.load(path).verdict == out.strip()
+
+
+def test_a_seed_that_no_library_takes_is_refused_in_python_too(tiny_encoder, small_split):
+    for seed in (-1, 2**25, 2**70):
+        with pytest.raises(ValueError, match=r"seed is .*; it must be from 0 to 33554431"):
+            pl.audit(tiny_encoder, small_split, seed=seed)
+    assert pl.audit(
+        tiny_encoder, small_split, pl.attacks.Norms(), seed=2**25 - 1, permutations=2, progress=False
+    ).verdict
+
+
+def program(*arguments, module="partcrop_lab.cli", **how):
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_a_termination_ends_like_an_interruption_with_its_own_status(tiny, tmp_path):
+    line = ["audit", *tiny, "--images", "partshapes", "--members", "100", "--attacker", "logistic"]
+    process = program(*line, env=os.environ | {store.CACHE_VARIABLE: str(tmp_path)})
+    while not list(tmp_path.glob("features/*.safetensors")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate(timeout=300)[1].splitlines()
+    assert process.returncode == 143 and err[-1].startswith("partcrop-lab: terminated; what is finished is kept")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_a_reader_that_leaves_is_no_fault(tmp_path):
+    process = program("doctor")
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(timeout=300)) == ("", 141)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_an_interruption_of_the_imports_shows_no_traceback(tmp_path):
+    (tmp_path / "partcrop_lab").mkdir()
+    (tmp_path / "partcrop_lab" / "__init__.py").write_text("raise KeyboardInterrupt")
+    code = "import sys; from partcrop_lab_entry import main; sys.path.insert(0, sys.argv[1]); sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "partcrop-lab: interrupted before it began\n"
+
+
+def test_the_program_begins_where_nothing_slow_is_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"partcrop-lab": "partcrop_lab_entry:main"}
+    code = "import sys, partcrop_lab_entry; sys.exit('torch' in sys.modules or 'partcrop_lab' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_names_never_steer_a_terminal(shell, header, tmp_path, tiny, drawings, refused):
+    wild = "mine\x1b[2J\u202etxt"
+    path = header(set_at("name", to=wild))
+    assert "name is a text; it must be one line without control characters" in refused(
+        "audit", "--encoder", path, *DRAWN
+    )
+    status, out, err = shell("audit", *tiny, "--encoder-option", f"name={wild}", *DRAWN)
+    assert status == 0 and "mine\\x1b[2J\\u202etxt" in out and "\x1b" not in out + "".join(err)
+    status, out, err = shell("audit", "--encoder", f"random:{wild}", *DRAWN)
+    assert status == 2 and "\x1b" not in err[0]
+    assert plain("a\tb\nc") == "a\tb\nc" and plain("Mu\udcf1oz") == "Mu\\udcf1oz"
+
+
+FORMS = {
+    "zeros": lambda x: torch.zeros(len(x), (x.shape[-1] // 8) ** 2, 16),
+    "ones": lambda x: torch.ones(len(x), (x.shape[-1] // 8) ** 2, 16),
+}
+
+
+@pytest.mark.parametrize("attack", [pl.attacks.PartCrop(crops=4), pl.attacks.EncoderMI(views=3), pl.attacks.Unified()])
+@pytest.mark.parametrize("form", FORMS)
+def test_an_encoder_that_looks_at_no_image_gets_no_verdict(small_split, attack, form):
+    encoder = pl.load_encoder(FORMS[form], image_size=32, name=form, patch=8, digest=form)
+    with pytest.raises(BadInput, match=f"encoder {form}: its answers do not depend on the image"):
+        pl.audit(encoder, small_split, attack, "logistic", permutations=0, progress=False)
+
+
+def test_weights_of_zeros_get_no_verdict(refused, tiny_encoder, tmp_path):
+    tiny_encoder.save(tmp_path / "zero.safetensors")
+    with safe_open(tmp_path / "zero.safetensors", framework="pt") as file:
+        about = file.metadata()
+    weights = {name: torch.zeros_like(value) for name, value in load_file(tmp_path / "zero.safetensors").items()}
+    save_file(weights, tmp_path / "zero.safetensors", about)
+    assert "do not depend on the image" in refused("audit", "--encoder", tmp_path / "zero.safetensors", *DRAWN)

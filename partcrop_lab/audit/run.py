@@ -23,6 +23,7 @@ from partcrop_lab.devices import seed_of
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, MembershipSplit
+from partcrop_lab.limits import LARGEST_SEED, short
 
 PROTOCOLS = ("matched", "released")
 LEAST_KNOWN = 4
@@ -90,6 +91,8 @@ def audit(
         raise ValueError(f"protocol is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; it must be at least 1")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed is {short(seed)}; it must be from 0 to {LARGEST_SEED}")
     attack, blind = attack or PartCrop(), PixelStatistics()
     control = None if attacker == UNSUPERVISED else attacker
     attacker = attacker or attack.attacker
@@ -108,6 +111,7 @@ def audit(
 
     own = [(attack.features(shadow, shadow.split.images, s, progress), shadow.split.member) for s in seeds if shadow]
     fits = fit(attack, encoder, attacker, own)
+    _refuse_blind(encoder, fits)
     table = pd.DataFrame({"name": images.names, "member": member, "score": _mean_scores(fits), "fold": fold})
     others = {}
     if controls:
@@ -140,6 +144,15 @@ def audit(
         fault=_fault(control_table),
         score_images=_scorer(attack, encoder, fits, seed),
     )
+
+
+def _refuse_blind(encoder: Encoder, fits: Fits) -> None:
+    """Refuse an encoder that gives every image the same features: an AUC of 0.5 would be no finding."""
+    if all((X[:1] == X).all() for X, _ in fits):
+        raise BadInput(
+            f"encoder {encoder.name}: its answers do not depend on the image: all have the same features; it may have "
+            "collapsed, or its weights may be zero"
+        )
 
 
 def _check_threat(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from partcrop_lab.cli.base import app
+from partcrop_lab.cli.base import app, echo
 from partcrop_lab.cli.options import Option, named
 from partcrop_lab.figures import make_figures
 from partcrop_lab.studio import open_studio
@@ -38,4 +38,4 @@ def figures(
     out = out or Path("figures", *own)
     jobs = jobs or (1 if studio.preset == "paper" else min(os.cpu_count() or 1, 4))
     for path in make_figures(out, only.split(",") if only else None, studio=studio, jobs=jobs):
-        print(path)
+        echo(path)

@@ -190,8 +190,19 @@ def _fits(value: Any, default: Any) -> bool:
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Before long work: whether results can be written where they are asked for."""
-    for path in filter(None, paths):
+    """Before long work: whether results can be written where they are asked for, each to a file of its own.
+
+    Raises:
+        BadInput: a folder that cannot be written, or a path that is a folder, a device, or named twice.
+    """
+    places = [path for path in paths if path is not None]
+    for path in places:
+        if path.is_dir():
+            raise BadInput(f"{path} is a folder; name a file in it")
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path} is no regular file; name another")
+        if sum(other.resolve() == path.resolve() for other in places) > 1:
+            raise BadInput(f"{path} would be written twice, one over the other; give each output a name of its own")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path.parent):

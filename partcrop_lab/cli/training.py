@@ -11,7 +11,7 @@ import typer
 
 import partcrop_lab as pl
 from partcrop_lab import MembershipSplit, plots, store
-from partcrop_lab.cli.base import app
+from partcrop_lab.cli.base import app, echo
 from partcrop_lab.cli.options import (
     Images,
     Links,
@@ -28,6 +28,7 @@ from partcrop_lab.devices import default_device
 from partcrop_lab.encoders import ranks
 from partcrop_lab.encoders.recipes import RECIPES, make_recipe
 from partcrop_lab.errors import BadInput
+from partcrop_lab.limits import LARGEST_SEED
 
 
 @app.command()
@@ -42,7 +43,7 @@ def pretrain(
     skip_unreadable: Skip = False,
     follow_links: Links = False,
     epochs: Annotated[int | None, Option(min=1, help="Passes over the members; default the recipe's.")] = None,
-    seed: Annotated[int, Option(help="Of drawing, weights and augmentation.")] = 0,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of drawing, weights and augmentation.")] = 0,
     checkpoint_every: Annotated[int | None, Option(min=1, help="Epochs between states to resume from.")] = None,
     keep: Annotated[list[str] | None, Option(help="Epochs whose encoder is kept too, as 100,300; repeatable.")] = None,
     setting: Annotated[list[str] | None, Option("--set", help="key=value of the recipe; repeatable.")] = None,
@@ -72,7 +73,7 @@ def pretrain(
     if ranks.is_first(devices * nodes):
         _draw_loss(out, encoder.name)
         path = out / "encoder.safetensors"
-        print(f"{path}: trained on {len(drawn.members)} images; audit it with partcrop-lab audit --encoder {path}")
+        echo(f"{path}: trained on {len(drawn.members)} images; audit it with partcrop-lab audit --encoder {path}")
 
 
 def _epochs(texts: Iterable[str] | None) -> list[int]:

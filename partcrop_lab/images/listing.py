@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -199,15 +200,31 @@ def _decode_to_cache(listing: Listing, rows: np.ndarray, size: int, on_error: st
     key = store.digest("pixels-1", listing.stamp(rows), rows, size)
     path = store.cache_dir() / "images" / f"{key}.npy"
     record = path.with_suffix(".json")
-    if not (path.exists() and record.exists()):
+    shape = (len(rows), 3, size, size)
+    if not _is_whole(path, record, shape):
         skipped: Skipped = []
         with store.atomic(path) as temporary, temporary.open("wb") as file:
-            _write_npy(file, _good(listing, rows, size, on_error, skipped), (len(rows), 3, size, size))
+            _write_npy(file, _good(listing, rows, size, on_error, skipped), shape)
         store.write_json(record, skipped)
     skipped = [(row, reason) for row, reason in store.read_json(record)]
     if skipped and on_error == "raise":
         raise BadInput(skipped[0][1])
     return Pixels.of(path, count=len(rows) - len(skipped)), skipped
+
+
+def _is_whole(path: Path, record: Path, shape: tuple[int, ...]) -> bool:
+    """Whether both files of a set in the cache are there, as long as they must be; says where they are damaged."""
+    if not (path.exists() and record.exists()):
+        return False
+    try:
+        pixels = np.load(path, mmap_mode="r")
+        reasons = all(isinstance(row, int) and isinstance(reason, str) for row, reason in store.read_json(record))
+        if reasons and pixels.shape == shape and pixels.dtype == np.uint8:
+            return True
+    except (OSError, ValueError, TypeError, EOFError):
+        pass
+    warnings.warn(f"{path}: these images in the cache are damaged; they are decoded anew", stacklevel=2)
+    return False
 
 
 def _write_npy(file: BinaryIO, images: Iterator[np.ndarray], shape: tuple[int, ...]) -> None:

@@ -704,7 +704,7 @@ def test_other_commands_check_their_outputs_too(refused, tmp_path, monkeypatch, 
 
 
 def test_the_report_and_the_result_may_share_their_json(shell, tiny, tmp_path):
-    status, _, err = shell("audit", *tiny, *DRAWN, "--html", tmp_path / "z.html", "--out", tmp_path / "z.json")
+    status, _, _ = shell("audit", *tiny, *DRAWN, "--html", tmp_path / "z.html", "--out", tmp_path / "z.json")
     assert status == 0 and pl.AuditResult.load(tmp_path / "z.json").verdict and (tmp_path / "z.html").is_file()
 
 

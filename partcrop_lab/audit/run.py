@@ -111,7 +111,7 @@ def audit(
 
     own = [(attack.features(shadow, shadow.split.images, s, progress), shadow.split.member) for s in seeds if shadow]
     fits = fit(attack, encoder, attacker, own)
-    _refuse_blind(encoder, fits)
+    _refuse_blind(encoder, images, [X for X, _ in fits])
     table = pd.DataFrame({"name": images.names, "member": member, "score": _mean_scores(fits), "fold": fold})
     others = {}
     if controls:
@@ -146,13 +146,22 @@ def audit(
     )
 
 
-def _refuse_blind(encoder: Encoder, fits: Fits) -> None:
-    """Refuse an encoder that gives every image the same features: an AUC of 0.5 would be no finding."""
-    if all((X[:1] == X).all() for X, _ in fits):
+def _refuse_blind(encoder: Encoder, images: ImageSet, features: list[np.ndarray]) -> None:
+    """Refuse an encoder that gives every image the same answer: an AUC of 0.5 would be no finding.
+
+    Where features differ by so little that it may be rounding, the encoder itself is asked once more.
+    """
+    near = all(np.ptp(X, axis=0).max() <= 1e-4 * np.abs(X).max() for X in features)
+    if near and (all((X[:1] == X).all() for X in features) or _answers_alike(encoder, images)):
         raise BadInput(
-            f"encoder {encoder.name}: its answers do not depend on the image: all have the same features; it may have "
-            "collapsed, or its weights may be zero"
+            f"encoder {encoder.name}: its answers do not depend on the image, all are the same; it may have collapsed, "
+            "or its weights may be zero"
         )
+
+
+def _answers_alike(encoder: Encoder, images: ImageSet, count: int = 8) -> bool:
+    fmap, cls = encoder.tokens(images.batch(slice(0, count)))
+    return all(bool((values == values[:1]).all()) for values in (fmap, cls) if values is not None)
 
 
 def _check_threat(

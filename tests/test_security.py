@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file as save_numpy
@@ -27,13 +29,17 @@ import partcrop_lab as pl
 from partcrop_lab import files, limits, schemas, store
 from partcrop_lab.attacks import write_queries
 from partcrop_lab.audit.kept import kept_audit
+from partcrop_lab.cli.options import attack_of
+from partcrop_lab.cli.program import _about_input
+from partcrop_lab.cli.zoo import _zoo_row
 from partcrop_lab.encoders import zoo
 from partcrop_lab.encoders.backbone import OPENING, Architecture
 from partcrop_lab.encoders.checkpoint import METADATA
 from partcrop_lab.encoders.recorded import read_recorded
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import listing
-from partcrop_lab.text import plain
+from partcrop_lab.report import html_report
+from partcrop_lab.text import CONTROL, plain
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--crops", "2", "--attacker", "logistic", "--permutations", "0", "--quiet"]
@@ -807,3 +813,182 @@ def test_weights_of_zeros_get_no_verdict(refused, tiny_encoder, tmp_path):
     weights = {name: torch.zeros_like(value) for name, value in load_file(tmp_path / "zero.safetensors").items()}
     save_file(weights, tmp_path / "zero.safetensors", about)
     assert "do not depend on the image" in refused("audit", "--encoder", tmp_path / "zero.safetensors", *DRAWN)
+
+
+EXAMPLES = int(os.environ.get("PARTCROP_LAB_MUTANTS", "40"))
+"""Files that the property test changes of each kind; raise it to look harder."""
+SECONDS, BYTES = 5, 2**30
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from([0, -1, 1, 3, 7, 255, 2**31, 2**63, 10**9, 10**40, -(10**9), 1e308, -0.5, 1e-300]),
+    st.sampled_from([float("nan"), float("inf"), "", "x", "../..", "/etc/passwd", "hf-hub:a/b", "\x1b[2J", "a" * 5000]),
+    st.integers(),
+    st.text(max_size=20),
+)
+VALUES = st.recursive(
+    SCALARS, lambda one: st.lists(one, max_size=4) | st.dictionaries(st.text(max_size=8), one, max_size=4)
+)
+KEYS = st.sampled_from(
+    [*OPENING, "pretrained", "patch_size", "depth", "names", "source", "size", "schema", "data", "device"]
+)
+
+
+@st.composite
+def changes(draw, value):
+    """A JSON value with one to three of its parts replaced, removed or added to."""
+    value = json.loads(json.dumps(value))
+    for _ in range(draw(st.integers(1, 3))):
+        place = value
+        while isinstance(place, (dict, list)) and place:
+            step = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(min(len(place), 5))))
+            if not isinstance(place[step], (dict, list)) or not place[step] or draw(st.integers(0, 3)) == 0:
+                how = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
+                if how == "replace":
+                    place[step] = draw(VALUES)
+                elif how == "remove":
+                    del place[step]
+                elif isinstance(place, dict):
+                    place[draw(KEYS)] = draw(VALUES)
+                break
+            place = place[step]
+    return value
+
+
+@st.composite
+def spoiled(draw, content):
+    """Bytes with a few flipped, a stretch overwritten, or the end cut off."""
+    content = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, min(len(content) - 1, draw(st.sampled_from([64, 2000, 10**9])))))
+        content[at] = draw(st.integers(0, 255))
+    return bytes(content[: draw(st.sampled_from([len(content), len(content), len(content) // 2, 9]))])
+
+
+class TooLong(BaseException):
+    """Raised by the alarm; no handler of ours may catch it."""
+
+
+def alarm(*_):
+    raise TooLong
+
+
+def peak():
+    """The most memory that this process has held, in bytes."""
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def judged_answer(door, path):
+    """Whether a file was read, or refused as the command line refuses by status 2; all else is a failure."""
+    before, start = peak(), time.perf_counter()
+    former = signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            door(path)
+        answer = "read"
+    except Exception as error:
+        assert _about_input(error) and str(error), f"{type(error).__name__}: {error}"
+        assert "Traceback" not in str(error) and CONTROL.search(plain(str(error))) is None
+        answer = "refused"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    assert peak() - before < BYTES, f"it took {peak() - before} bytes"
+    FIGURES[answer] = FIGURES.get(answer, 0) + 1
+    FIGURES["longest"] = max(FIGURES.get("longest", 0.0), time.perf_counter() - start)
+    FIGURES["largest"] = peak()
+    return answer
+
+
+FIGURES = {}
+
+
+@pytest.fixture(scope="module")
+def seeds(saved, small_split, answered, result_text, tiny_encoder):
+    """Good files, as what a door reads them from: a header, JSON texts, arrays."""
+    with safe_open(saved, framework="pt") as file:
+        head = json.loads(file.metadata()[METADATA])
+    card = head["card"] | {"sha256": "a" * 64}
+    return {"header": head, "split": small_split.record(), "card": card, "result": json.loads(result_text),
+            "queries": json.loads(str(answered["about"]))}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def doors(saved, small_split, answered, result_text, tmp_path_factory):
+    """By kind of file: how a changed one is written, and how it is opened and used."""
+    folder = tmp_path_factory.mktemp("mutants")
+    (folder / "good.json").write_text(result_text)
+    good, weights, images = (
+        pl.AuditResult.load(folder / "good.json"),
+        load_file(saved),
+        small_split.members.batch([0, 1]),
+    )
+
+    def write_header(path, value):
+        save_file(weights, path, {METADATA: json.dumps(value)})
+
+    def write_queries_file(path, value):
+        np.savez(path, **answered | {"about": np.array(json.dumps(value))})
+
+    def use_encoder(path):
+        encoder = pl.load_encoder(path)
+        return encoder.vectors(images), encoder.card and encoder.split
+
+    def use_result(path):
+        result = pl.AuditResult.load(path)
+        return result.minus(good), result.reasons, html_report(result)
+
+    def use_card(path):
+        card = schemas.checked(schemas.ZooCard, files.read_json(path), path)
+        return _zoo_row(path.stem, card, path)
+
+    def use_queries(path):
+        encoder, told = read_recorded(path)
+        attack = attack_of(told["attack"])
+        return attack.queries > told["held"] or encoder.split
+
+    def as_json(path, value):
+        path.write_text(json.dumps(value))
+
+    return folder, {
+        "header": ("safetensors", write_header, use_encoder),
+        "split": ("json", as_json, pl.MembershipSplit.load),
+        "card": ("json", as_json, use_card),
+        "result": ("json", as_json, use_result),
+        "queries": ("npz", write_queries_file, use_queries),
+    }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="alarms are POSIX")
+@pytest.mark.parametrize("kind", ["header", "split", "card", "result", "queries"])
+def test_a_file_changed_at_random_is_read_or_refused_in_one_sentence(seeds, doors, kind, monkeypatch):
+    folder, ways = doors
+    suffix, write, use = ways[kind]
+    monkeypatch.setattr(os, "system", lambda *_: pytest.fail("a command ran"))
+    path = folder / f"mutant.{suffix}"
+
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=HealthCheck)
+    @given(changes(seeds[kind]))
+    def changed(value):
+        write(path, value)
+        judged_answer(use, path)
+
+    write(path, seeds[kind])
+    assert judged_answer(use, path) == "read"
+    whole = path.read_bytes()
+
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=HealthCheck)
+    @given(spoiled(whole))
+    def damaged(content):
+        path.write_bytes(content)
+        judged_answer(use, path)
+
+    changed()
+    damaged()
+    assert FIGURES["longest"] < SECONDS
+    print(kind, FIGURES)

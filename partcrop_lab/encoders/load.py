@@ -165,7 +165,10 @@ def _from_file(path: Path, keywords: dict[str, Any]) -> Encoder:
         ours["projector"] = _projector(about["card"], model, weights, path)
     if any(name.startswith(DECODER) for name in weights):
         ours["decoder"] = _decoder(about, model, weights, path)
-    return Encoder(model, architecture=architecture, image_size=about["image_size"], **ours)
+    encoder = Encoder(model, architecture=architecture, image_size=about["image_size"], **ours)
+    with _described_by(path):
+        encoder.map_shape  # noqa: B018  a model that cannot take images of its own side is said now
+    return encoder
 
 
 def _built(architecture: Architecture, path: Path) -> nn.Module:

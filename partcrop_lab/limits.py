@@ -101,25 +101,26 @@ def refuse_bomb(path: object, unpacked: int, packed: int) -> None:
 
 
 @contextmanager
-def building_at_most(most: int, what: str) -> Iterator[None]:
+def building_at_most(most: int | None, what: str) -> Iterator[None]:
     """Within, torch takes no more than `most` bytes for new tensors.
 
     Args:
-        most: in bytes, over all tensors made.
+        most: in bytes, over all tensors made: as much as the file can fill; the limit "model" where None.
         what: what is being built, for the message.
 
     Raises:
         BadInput: more was asked for; it was not taken.
     """
-    with _Counting(most, what):
+    hint = how_to_raise("model") if most is None else "its file holds far less"
+    with _Counting(limit("model") if most is None else most, f"{what} asks for more memory than it can need; {hint}"):
         yield
 
 
 class _Counting(TorchDispatchMode):
-    def __init__(self, most: int, what: str) -> None:
+    def __init__(self, most: int, refusal: str) -> None:
         super().__init__()
         self.left = most
-        self.what = what
+        self.refusal = refusal
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.removeprefix("aten::")
@@ -128,7 +129,7 @@ class _Counting(TorchDispatchMode):
             dtype = (kwargs or {}).get("dtype") or torch.get_default_dtype()
             self.left -= math.prod(shape) * dtype.itemsize
             if self.left < 0:
-                raise BadInput(f"{self.what} asks for more memory than it can need; {how_to_raise('model')}")
+                raise BadInput(self.refusal)
         return func(*args, **(kwargs or {}))
 
 

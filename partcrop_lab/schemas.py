@@ -184,6 +184,7 @@ class TrainingSettings(Open):
 
     model: Word | None = None
     model_options: ModelOptions | None = None
+    mask_ratio: several(Share) = 0.0
     view_size: Annotated[float, Field(gt=0, le=1)] | None = None
     depth: Depth | None = None
     decoder_depth: Depth | None = None

@@ -187,11 +187,14 @@ def test_a_model_takes_no_more_than_its_file_can_fill(header):
         pl.load_encoder(path)
 
 
-def test_a_bound_on_building_counts_what_is_made(tiny_encoder):
+def test_a_bound_on_building_counts_what_is_made(tiny_encoder, monkeypatch):
     numbers = sum(one.numel() for one in tiny_encoder._model.parameters())
     tiny_encoder.architecture.build(most=8 * numbers + 2**16)
-    with pytest.raises(BadInput, match="PARTCROP_LAB_MAX_MODEL"):
+    with pytest.raises(BadInput, match="more memory than it can need; its file holds far less"):
         tiny_encoder.architecture.build(most=2 * numbers)
+    monkeypatch.setenv("PARTCROP_LAB_MAX_MODEL", "1000")
+    with pytest.raises(BadInput, match="PARTCROP_LAB_MAX_MODEL"):
+        tiny_encoder.architecture.build()
 
 
 def test_a_checkpoint_whose_blocks_are_numbered_with_gaps_is_not_built(tiny_encoder, tmp_path):
@@ -905,7 +908,7 @@ def judged_answer(door, path):
     return answer
 
 
-FIGURES = {}
+FIGURES = {"before": peak()}
 
 
 @pytest.fixture(scope="module")

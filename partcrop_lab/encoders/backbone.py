@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from partcrop_lab.devices import seed_of
 from partcrop_lab.errors import BadInput
-from partcrop_lab.limits import building_at_most, limit
+from partcrop_lab.limits import building_at_most
 
 Tokens = tuple[Tensor, Tensor | None]
 """A feature map (B, L, D) and, where the backbone has one, the CLS token (B, D)."""
@@ -74,7 +74,7 @@ class Architecture:
             near = difflib.get_close_matches(self.model, timm.list_models(), n=3)
             raise ValueError(f"timm has no model {self.model!r}; did you mean {' or '.join(near) or 'another name'}?")
         self._check_options()
-        with torch.random.fork_rng(devices=[]), building_at_most(most or limit("model"), f"the model {self.model}"):
+        with torch.random.fork_rng(devices=[]), building_at_most(most, f"the model {self.model}"):
             torch.manual_seed(seed_of("weights", seed))
             model = self._create(pretrained)
             if self.options.get("small_stem"):

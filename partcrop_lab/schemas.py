@@ -282,11 +282,24 @@ class CardAudit(Open):
         return self
 
 
+class Utility(Open):
+    """What an encoder is good for, as a card keeps it."""
+
+    linear_probe: float | None = None
+
+
+class Pair(Open):
+    """The images of a pair of encoders: public ones, and those that neither was trained on."""
+
+    public: Loaded
+    held_out: long_list(Name, min_length=1)
+
+
 class Card(Open):
     """What is known of an encoder's training."""
 
     recipe: Word | None = None
-    settings: TrainingSettings | None = None
+    settings: TrainingSettings = TrainingSettings()
     N: Count | None = None
     T: Count | None = None
     planned: Count | None = None
@@ -296,8 +309,9 @@ class Card(Open):
     split: Split | None = None
     audit: CardAudit | None = None
     features: long_list(list[float]) = []
-    utility: dict[str, Any] | None = None
-    pair: dict[str, Any] | None = None
+    utility: Utility | None = None
+    pair: Pair | None = None
+    privacy: dict[str, Any] = {}
 
 
 class ZooCard(Card):

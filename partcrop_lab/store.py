@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CACHE_VARIABLE = "PARTCROP_LAB_CACHE"
+FORMULA = re.compile(r"[=+\-@\t\r](?!$|[\d.,eE+\-]*$)")
+"""How text begins that spreadsheets run as a formula, numbers aside."""
 CHECKSUM = "checksum"
 """Under which every entry of the cache has the digest of what it holds."""
 
@@ -108,9 +111,19 @@ def with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically: five digits, no index, the same bytes on every system."""
+    """Write a table as CSV, atomically: five digits, no index, the same bytes on every system.
+
+    A name that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    safe = table.rename(columns=_no_formula)
+    for name in safe.select_dtypes(exclude=["number", "bool"]):
+        safe[name] = safe[name].map(_no_formula, na_action="ignore")
     with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
+        safe.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
+
+
+def _no_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
 def cached_arrays(room: str, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

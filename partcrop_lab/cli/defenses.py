@@ -27,6 +27,7 @@ from partcrop_lab.cli.words import aligned
 from partcrop_lab.defenses.base import DEFENSES
 from partcrop_lab.defenses.unlearning import RETRAINED, Unlearning, judge, some_members
 from partcrop_lab.encoders.zoo_entries import PROBE
+from partcrop_lab.files import read_text
 from partcrop_lab.limits import LARGEST_SEED
 
 
@@ -127,7 +128,7 @@ def _to_forget(encoder: Encoder, forget: str, seed: int) -> ImageSet:
         raise typer.BadParameter(
             f"--forget is {forget!r}; it must be a text file with a name on each line, or a number"
         )
-    return encoder.split.members.subset([line.strip() for line in path.read_text().splitlines() if line.strip()])
+    return encoder.split.members.subset([line.strip() for line in read_text(path).splitlines() if line.strip()])
 
 
 def _unlearning_text(table: pd.DataFrame) -> str:

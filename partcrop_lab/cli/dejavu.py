@@ -54,7 +54,7 @@ def _pair_images(one: Encoder, two: Encoder, name: str, source: str | None) -> I
     if not pair:
         raise typer.BadParameter(f"encoder {two.name} is no twin of the zoo; name the images with --{name}")
     if name == "public":
-        return pl.load_images(**pair["public"], size=one.image_size)
+        return pl.load_images(**{**pair["public"], "size": one.image_size})
     return load_again(two.split.nonmembers.source, pair["held_out"])
 
 

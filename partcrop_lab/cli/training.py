@@ -29,6 +29,7 @@ from partcrop_lab.encoders import ranks
 from partcrop_lab.encoders.recipes import RECIPES, make_recipe
 from partcrop_lab.errors import BadInput
 from partcrop_lab.limits import LARGEST_SEED
+from partcrop_lab.schemas import Split, checked
 
 
 @app.command()
@@ -99,7 +100,7 @@ def _draw_loss(out: Path, name: str) -> None:
 def _record(split: MembershipSplit, path: Path) -> None:
     """Write the split before training; a folder that holds another one is refused."""
     if path.exists():
-        if store.read_json(path).get("digest") != split.digest:
+        if checked(Split, store.read_json(path), path)["digest"] != split.digest:
             raise BadInput(f"{path.parent} holds a run on another split; choose another --out, or remove that folder")
         return
     split.save(path)

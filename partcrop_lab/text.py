@@ -15,3 +15,12 @@ def plain(text: str) -> str:
     mine\x1b[2J
     """
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+
+
+def written(name: str) -> str:
+    r"""A file's name as it can be written in tables and reports: bytes in it that are no UTF-8 as escapes.
+
+    >>> print(written("Mu\udcf1oz.png"))
+    Mu\udcf1oz.png
+    """
+    return name.encode(errors="backslashreplace").decode()

@@ -1007,25 +1007,31 @@ def test_a_name_in_a_csv_is_no_formula(tmp_path):
 
 
 def test_a_card_cannot_choose_how_a_defence_trains(tiny_encoder, small_split, tmp_path):
-    card = {
-        "recipe": "mae",
-        "seed": 0,
-        "split": small_split.record(),
-        "settings": {"devices": 64, "out": str(tmp_path)},
-    }
+    asked = {"devices": 64, "out": str(tmp_path)}
+    card = {"recipe": "mae", "seed": 0, "split": small_split.record(), "settings": asked}
     encoder = tiny_encoder.like(tiny_encoder._model, name="mine", architecture=tiny_encoder.architecture, card=card)
-    with pytest.raises(
-        BadInput, match="card of encoder mine cannot be followed: recipe mae has no setting devices, out"
-    ):
+    with pytest.raises(BadInput, match="mine cannot be followed: recipe mae has no setting devices, out"):
         pl.defenses.defended(encoder, pl.defenses.make_defense("scsr"))
 
 
-def test_a_list_of_names_that_is_no_text_is_named(refused, tmp_path, saved):
+def test_a_list_of_names_that_is_no_text_is_named(refused, tmp_path):
     (tmp_path / "names.txt").write_bytes(b"\xff\xfe\x00")
-    line = refused(
-        "unlearn", "--encoder", "zoo:simclr", "--forget", tmp_path / "names.txt", "--out", tmp_path / "o.safetensors"
-    )
-    assert "names.txt: not a text in UTF-8" in line
+    given = ["--forget", tmp_path / "names.txt", "--out", tmp_path / "o.safetensors", "--quiet"]
+    assert "names.txt: not a text in UTF-8" in refused("unlearn", "--encoder", "zoo:simclr", *given)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are bytes on POSIX alone")
+def test_a_file_name_that_is_not_utf_8_travels(shell, tiny, photos, tmp_path):
+    os.rename(os.fsencode(photos / "3.png"), os.fsencode(photos) + b"/Mu\xf1oz.png")
+    out, html = tmp_path / "z.json", tmp_path / "z.html"
+    status, _, err = shell("audit", *tiny, "--images", photos, "--members", 8, *QUICK, "--out", out, "--html", html)
+    assert (status, err) == (0, [])
+    assert len(pl.AuditResult.load(out).scores) == 16 and "AUC" in html.read_text("utf-8")
+    split = pl.member_split(pl.load_images(photos), members=10)
+    split.save(tmp_path / "split.json")
+    assert pl.MembershipSplit.load(tmp_path / "split.json").digest == split.digest
+    store.write_csv(tmp_path / "names.csv", pd.DataFrame({"name": split.images.names}))
+    assert "Mu\\udcf1oz.png" in (tmp_path / "names.csv").read_text("utf-8")
 
 
 def test_a_folder_of_a_training_with_another_file_for_its_split_is_refused(refused, tmp_path):

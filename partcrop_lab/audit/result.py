@@ -189,7 +189,7 @@ class AuditResult:
 
         page = html_report(self, images, others, sensitivity)
         with atomic(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+            temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
         self.save(Path(path).with_suffix(".json"))
 
     def _repr_html_(self) -> str:

@@ -13,6 +13,7 @@ from partcrop_lab.errors import BadInput
 from partcrop_lab.files import read_text
 from partcrop_lab.images.boxes import Annotation, read_table
 from partcrop_lab.images.listing import Listing
+from partcrop_lab.text import written
 
 # HEIC is in the list although Pillow does not read it: a photograph must not be left out in silence.
 SUFFIXES = {
@@ -115,9 +116,9 @@ def file_listing(
 
     return Listing(
         where=str(path),
-        names=names,
+        names=[written(name) for name in names],
         labels=np.asarray(labels, dtype=np.int64),
-        classes=classes,
+        classes=tuple(written(name) for name in classes),
         read=lambda rows: map(encoded, rows),
         stamp=stamp,
         annotation=annotation,

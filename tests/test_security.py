@@ -1060,3 +1060,14 @@ def test_drawings_that_would_fill_memory_are_not_begun(small_split, tmp_path):
     record["members"]["load"]["n"] = record["nonmembers"]["load"]["n"] = 5_000_000
     assert pl.MembershipSplit.from_record(record).digest == small_split.digest
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("size", [9, 11])
+def test_images_too_small_for_a_control_are_blamed_and_not_the_weights(refused, tiny, photos, size):
+    line = refused("audit", *tiny, "--images", photos, "--members", 8, "--size", size, *QUICK)
+    assert f"the images have a side of {size} px" in line and "at least 12" in line and "weights" not in line
+
+
+def test_images_of_the_least_side_have_every_statistic(photos):
+    images = pl.load_images(photos, size=12)
+    assert np.isfinite(pl.attacks.PixelStatistics().measure(None, images.batch(slice(None)), images.hashes, 0)).all()

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 
 from partcrop_lab.attacks import ATTACKS, Attack, PartCrop, PixelStatistics
 from partcrop_lab.attacks.attackers import UNSUPERVISED, log_odds
+from partcrop_lab.attacks.pixels import check_side
 from partcrop_lab.audit import verdict as verdicts
 from partcrop_lab.audit.crossfit import CrossFit, assign_folds, cross_fit, permuted_scores, share_of_others
 from partcrop_lab.audit.metrics import fold_ranks, metrics_table, roc_points
@@ -94,6 +95,8 @@ def audit(
     if not 0 <= seed <= LARGEST_SEED:
         raise ValueError(f"seed is {short(seed)}; it must be from 0 to {LARGEST_SEED}")
     attack, blind = attack or PartCrop(), PixelStatistics()
+    if controls:
+        check_side(split.images.size)
     control = None if attacker == UNSUPERVISED else attacker
     attacker = attacker or attack.attacker
     _check_threat(split, attack, attacker, shadow, protocol)

@@ -49,8 +49,8 @@ def check_side(side: int) -> None:
     """Refuse images too small for differences at a quarter of their size."""
     if side < LEAST_SIDE:
         raise BadInput(
-            f"the images have a side of {side} px; the control by pixel statistics needs at least {LEAST_SIDE}, so load "
-            "them larger (size=)"
+            f"the images have a side of {side} px; the control by pixel statistics needs at least {LEAST_SIDE}, so "
+            "load them larger (size=)"
         )
 
 

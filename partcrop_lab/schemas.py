@@ -418,11 +418,21 @@ class ResultSettings(Open):
     attack: dict[Word, Any]
     label: Line
     queries: Count
+    attacker: Line
+    seed: AnySeed
+    repeats: Count
     folds: Annotated[int, Field(ge=2, le=2**16)]
     protocol: Literal["matched", "released"]
     threat: Line
     needs: Annotated[list[Line], Field(min_length=1)]
     detectable_auc: float
+    accuracy_by_epoch: list[float] = []
+
+    @model_validator(mode="after")
+    def _names_its_attack(self) -> ResultSettings:
+        if not isinstance(self.attack.get("attack"), str):
+            raise PydanticCustomError("attack", "it must name its attack")
+        return self
 
 
 class Result(Exact):

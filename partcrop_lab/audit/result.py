@@ -209,6 +209,8 @@ def _table(text: Any, columns: Sequence[str], where: str) -> pd.DataFrame:
     checked(Table, parse_json(text, where), where)
     table = pd.read_json(StringIO(text), orient="table")
     missing = [name for name in columns if name not in table]
+    if "note" in columns and "auc" not in table.index:
+        raise BadInput(f"{where} has no row auc")
     if missing or not table.index.is_unique:
         raise BadInput(f"{where} has {f'no column {missing[0]}' if missing else 'rows of the same name'}")
     for name in table.columns:

@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from partcrop_lab.text import plain
+
 _hidden = ContextVar("hidden", default=False)
 
 
@@ -30,7 +32,7 @@ def bar(iterable: Iterable | None = None, desc: str = "", *, shown: bool = True,
         shown: whether to show it, where `no_bars` does not hide all.
         how: further keywords of tqdm: total=, unit=, delay= in seconds, ...
     """
-    return Bar(iterable, desc=desc, leave=False, disable=_hidden.get() or not shown or not speaks(), **how)
+    return Bar(iterable, desc=plain(desc), leave=False, disable=_hidden.get() or not shown or not speaks(), **how)
 
 
 def speaks() -> bool:

@@ -11,22 +11,29 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from partcrop_lab.errors import BadInput
+from partcrop_lab.files import read_json as read_json  # beside `write_json`, where users look for it
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CACHE_VARIABLE = "PARTCROP_LAB_CACHE"
+FORMULA = re.compile(r"[=+\-@\t\r](?!$|[\d.,eE+\-]*$)")
+"""How text begins that spreadsheets run as a formula, numbers aside."""
+CHECKSUM = "checksum"
+"""Under which every entry of the cache has the digest of what it holds."""
 
 
 def cache_dir() -> Path:
@@ -94,20 +101,6 @@ def write_json(path: str | Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        BadInput: the file is missing or is not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not a JSON file ({error})") from error
-
-
 def with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as they were before they went through JSON, where tuples become lists.
 
@@ -118,21 +111,63 @@ def with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically: five digits, no index, the same bytes on every system."""
+    """Write a table as CSV, atomically: five digits, no index, the same bytes on every system.
+
+    A name that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    safe = table.rename(columns=_no_formula)
+    for name in safe.select_dtypes(exclude=["number", "bool"]):
+        safe[name] = safe[name].map(_no_formula, na_action="ignore")
     with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
+        safe.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
+
+
+def _no_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
 def cached_arrays(room: str, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays stored under `room` and `key`; made, stored and returned where they are missing."""
+    """The arrays stored under `room` and `key`; made, stored and returned where they are missing or damaged."""
     path = cache_dir() / room / f"{key}.safetensors"
     if path.exists():
-        with contextlib.suppress(Exception):  # a file from a dying disk is made anew
-            return load_file(path)
-    arrays = make()
+        try:
+            with safe_open(path, framework="numpy") as file:
+                checksum = (file.metadata() or {}).get(CHECKSUM)
+                kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if checksum == _checksum(key, kept):
+                return kept
+        except Exception:  # a file from a dying disk makes readers raise almost anything
+            checksum = None
+        _say_damaged(path)
+    arrays = {name: np.ascontiguousarray(value) for name, value in make().items()}
     with atomic(path) as temporary:
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary)
+        save_file(arrays, temporary, {CHECKSUM: _checksum(key, arrays)})
     return arrays
+
+
+def _checksum(key: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Of names, kinds, shapes and numbers, and of the key, so that no entry passes for another."""
+    return digest(key, *(part for name in sorted(arrays) for part in (name, arrays[name])))
+
+
+def cached_json(room: str, key: str, make: Callable[[], Any]) -> Any:
+    """The JSON-able value stored under `room` and `key`; made, stored and returned where it is missing or damaged."""
+    path = cache_dir() / room / f"{key}.json"
+    if path.exists():
+        try:
+            kept = read_json(path)
+            if kept[CHECKSUM] == digest(key, kept["value"]):
+                return kept["value"]
+        except (BadInput, LookupError, TypeError):
+            pass
+        _say_damaged(path)
+    value = json.loads(json.dumps(make()))  # as it will be read again
+    write_json(path, {CHECKSUM: digest(key, value), "value": value})
+    return value
+
+
+def _say_damaged(path: Path) -> None:
+    warnings.warn(f"{path}: this entry of the cache is damaged or of an older version; it is made anew", stacklevel=3)
 
 
 def cache_sizes() -> dict[str, int]:

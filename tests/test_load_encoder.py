@@ -353,7 +353,11 @@ def test_zoo_weights_that_are_not_the_cards_are_refused(small_zoo):
         load_encoder("zoo:tiny")
 
 
+AUC = ("value", "low", "high")
+
+
 def test_update_card_keeps_the_other_fields(small_zoo):
-    zoo.update_card(zoo.zoo_dir() / "tiny.safetensors", audit={"auc": 0.9})
-    assert zoo.card("tiny")["audit"] == {"auc": 0.9}
+    audit = {"verdict": "test", "attack": {"attack": "unified"}, "metrics": {"auc": dict.fromkeys(AUC, 0.9)}}
+    zoo.update_card(zoo.zoo_dir() / "tiny.safetensors", audit=audit)
+    assert zoo.card("tiny")["audit"] == audit
     assert zoo.card("tiny")["recipe"] == "mae"

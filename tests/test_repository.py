@@ -19,7 +19,7 @@ from partcrop_lab.attacks import ATTACKS
 from partcrop_lab.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = ("README.md", "EVIDENCE.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md")
+DOCS = ("README.md", "EVIDENCE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md")
 CONDA_NAMES = {"pytorch": "torch"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

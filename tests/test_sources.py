@@ -203,7 +203,7 @@ def test_folders_behind_links_are_read_once(photos, tmp_path):
     for name in ("even", "odd"):
         (tmp_path / "links" / name).symlink_to(photos / name)
     (photos / "odd" / "back").symlink_to(photos / "odd")
-    assert load_images(tmp_path / "links").names == load_images(photos).names
+    assert load_images(tmp_path / "links", follow_links=True).names == load_images(photos).names
 
 
 def test_n_chooses_at_random_by_seed_and_larger_choices_contain_smaller(photos):
@@ -421,7 +421,7 @@ DAMAGED = {
     truncated_png: r"bad\.png: a damaged",
     one_pixel: r"bad\.png: 1 x 1 pixels; .* at least 8",
     narrow: r"bad\.png: 100 x 7 pixels",
-    text: r"bad\.jpg: not an image .*begins with b'hello, this '",
+    text: r"bad\.jpg: not an image .*found another kind of file",
     nothing: r"bad\.png: not an image .*an empty file",
     bomb: r"bad\.ppm: more than 178 million pixels",
 }

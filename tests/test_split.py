@@ -323,7 +323,7 @@ def lose_a_key(photos, path):
         (write_text, "not a JSON file"),
         (write_other_json, "not the record of a split"),
         (write_list, "not the record of a split"),
-        (lose_a_key, "not the record of a split .*digest"),
+        (lose_a_key, "not the record of a split: digest"),
     ],
 )
 def test_a_split_that_no_longer_holds_is_refused_by_name(photos, tmp_path, harm, message):

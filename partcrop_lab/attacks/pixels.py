@@ -16,12 +16,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from partcrop_lab.attacks.base import Attack, register
+from partcrop_lab.errors import BadInput
 
 if TYPE_CHECKING:
     from partcrop_lab.encoders import Encoder
 
 TINY = 1e-4
 LUMA = (0.299, 0.587, 0.114)
+
+LEAST_SIDE = 12
+"""Pixels a side of the smallest images whose every statistic is a number."""
 
 
 @register
@@ -41,8 +45,22 @@ class PixelStatistics(Attack):
         return pixel_statistics(images)
 
 
+def check_side(side: int) -> None:
+    """Refuse images too small for differences at a quarter of their size."""
+    if side < LEAST_SIDE:
+        raise BadInput(
+            f"the images have a side of {side} px; the control by pixel statistics needs at least {LEAST_SIDE}, so "
+            "load them larger (size=)"
+        )
+
+
 def pixel_statistics(images: Tensor) -> Tensor:
-    """All pixel statistics of images (B, 3, H, W) uint8: (B, M) float32, of order one."""
+    """All pixel statistics of images (B, 3, H, W) uint8: (B, M) float32, of order one.
+
+    Raises:
+        BadInput: images of less than `LEAST_SIDE`.
+    """
+    check_side(images.shape[-1])
     colour = images.double() / 255
     luma = (colour * torch.tensor(LUMA, dtype=torch.float64)[:, None, None]).sum(1, keepdim=True)
     groups = [_colour(colour), _sharpness(luma), _spectrum(luma), _blocks(luma), _orientation(luma)]

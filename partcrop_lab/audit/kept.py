@@ -10,7 +10,7 @@ from partcrop_lab.audit.result import AuditResult
 from partcrop_lab.audit.run import audit
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.images import MembershipSplit
-from partcrop_lab.store import cache_dir, digest
+from partcrop_lab.store import cached_json, digest
 
 
 def kept_audit(
@@ -24,10 +24,8 @@ def kept_audit(
     asked = [one.cache_key for one in (encoder, *attack.references)]
     about = [encoder.card.get("settings"), encoder.split_digest]
     key = digest(code_digest(), asked, about, split.digest, attack.settings, settings)
-    path = cache_dir() / "audits" / f"{key}.json"
-    if not path.exists():
-        audit(encoder, split, attack, progress=progress, **settings).save(path)
-    return AuditResult.load(path)
+    make = lambda: audit(encoder, split, attack, progress=progress, **settings).record()  # noqa: E731
+    return AuditResult.from_record(cached_json("audits", key, make), f"the kept audit {key}")
 
 
 def code_digest() -> str:

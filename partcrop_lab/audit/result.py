@@ -16,10 +16,20 @@ from scipy.stats import norm
 from partcrop_lab.audit.stats import HALF_WIDTH, combine, fold_auc_and_error, paired_gains
 from partcrop_lab.audit.verdict import case_of, reasons
 from partcrop_lab.errors import BadInput
+from partcrop_lab.files import parse_json, read_json
 from partcrop_lab.images import ImageSet
-from partcrop_lab.store import atomic, read_json, write_json
+from partcrop_lab.schemas import Result, Table, checked
+from partcrop_lab.store import atomic, write_json
 
-TABLES = ("metrics", "scores", "controls", "null_band")
+TABLES = {
+    "metrics": ("value", "low", "high", "note"),
+    "scores": ("name", "member", "score", "fold"),
+    "controls": ("auc", "low", "high", "p_value", "paired_p"),
+    "null_band": ("fpr", "low", "high"),
+}
+"""The tables of a result, and the columns that each must have."""
+WORDS = ("name", "note", "label", "index")
+"""Columns that may hold text."""
 
 
 @dataclass
@@ -106,9 +116,7 @@ class AuditResult:
 
     def save(self, path: str | Path) -> None:
         """Write everything but the fitted attackers as one JSON file."""
-        tables = {name: getattr(self, name).to_json(orient="table", double_precision=15) for name in TABLES}
-        rest = {name: getattr(self, name) for name in ("p_value", "verdict", "outcome", "settings", "fault")}
-        write_json(path, {**rest, **tables})
+        write_json(path, self.record())
 
     @classmethod
     def load(cls, path: str | Path) -> AuditResult:
@@ -117,13 +125,34 @@ class AuditResult:
         Raises:
             BadInput: the file is not an audit result.
         """
-        stored = read_json(path)
+        return cls.from_record(read_json(path), path)
+
+    def record(self) -> dict[str, Any]:
+        """Everything but the fitted attackers, JSON-able."""
+        tables = {name: getattr(self, name).to_json(orient="table", double_precision=15) for name in TABLES}
+        rest = {name: getattr(self, name) for name in ("p_value", "verdict", "outcome", "settings", "fault")}
+        return {**rest, **tables}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], where: object = "this record") -> AuditResult:
+        """The result that `record` describes.
+
+        Args:
+            record: as `record()` gives it.
+            where: the file, for errors.
+
+        Raises:
+            BadInput: not such a record.
+        """
+        checked(Result, record, f"{where}: not an audit result")
         try:
-            tables = {name: pd.read_json(StringIO(stored.pop(name)), orient="table") for name in TABLES}
-            return cls(**stored, **tables)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            tables = {name: _table(record[name], TABLES[name], f"{where}: {name}") for name in TABLES}
+            return cls(**{name: value for name, value in record.items() if name not in TABLES}, **tables)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error, BadInput):
+                raise
             raise BadInput(
-                f"{path}: not an audit result; such a file is written by result.save or audit --out"
+                f"{where}: not an audit result; such a file is written by result.save or audit --out"
             ) from error
 
     @property
@@ -160,10 +189,31 @@ class AuditResult:
 
         page = html_report(self, images, others, sensitivity)
         with atomic(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+            temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
         self.save(Path(path).with_suffix(".json"))
 
     def _repr_html_(self) -> str:
         from partcrop_lab.report import html_summary
 
         return html_summary(self)
+
+
+def _table(text: Any, columns: Sequence[str], where: str) -> pd.DataFrame:
+    """A table from its JSON, with the columns it needs, numbers where there must be numbers.
+
+    Raises:
+        BadInput: another thing.
+    """
+    if not isinstance(text, str):
+        raise BadInput(f"{where} is not the JSON text of a table")
+    checked(Table, parse_json(text, where), where)
+    table = pd.read_json(StringIO(text), orient="table")
+    missing = [name for name in columns if name not in table]
+    if "note" in columns and "auc" not in table.index:
+        raise BadInput(f"{where} has no row auc")
+    if missing or not table.index.is_unique:
+        raise BadInput(f"{where} has {f'no column {missing[0]}' if missing else 'rows of the same name'}")
+    for name in table.columns:
+        if name not in WORDS and len(table) and not pd.api.types.is_numeric_dtype(table[name]):
+            raise BadInput(f"{where} has text in its column {name}; it must hold numbers")
+    return table

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 
 from partcrop_lab.attacks import ATTACKS, Attack, PartCrop, PixelStatistics
 from partcrop_lab.attacks.attackers import UNSUPERVISED, log_odds
+from partcrop_lab.attacks.pixels import check_side
 from partcrop_lab.audit import verdict as verdicts
 from partcrop_lab.audit.crossfit import CrossFit, assign_folds, cross_fit, permuted_scores, share_of_others
 from partcrop_lab.audit.metrics import fold_ranks, metrics_table, roc_points
@@ -23,6 +24,7 @@ from partcrop_lab.devices import seed_of
 from partcrop_lab.encoders import Encoder
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet, MembershipSplit
+from partcrop_lab.limits import LARGEST_SEED, short
 
 PROTOCOLS = ("matched", "released")
 LEAST_KNOWN = 4
@@ -90,7 +92,11 @@ def audit(
         raise ValueError(f"protocol is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; it must be at least 1")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed is {short(seed)}; it must be from 0 to {LARGEST_SEED}")
     attack, blind = attack or PartCrop(), PixelStatistics()
+    if controls:
+        check_side(split.images.size)
     control = None if attacker == UNSUPERVISED else attacker
     attacker = attacker or attack.attacker
     _check_threat(split, attack, attacker, shadow, protocol)
@@ -108,6 +114,7 @@ def audit(
 
     own = [(attack.features(shadow, shadow.split.images, s, progress), shadow.split.member) for s in seeds if shadow]
     fits = fit(attack, encoder, attacker, own)
+    _refuse_blind(encoder, images, [X for X, _ in fits])
     table = pd.DataFrame({"name": images.names, "member": member, "score": _mean_scores(fits), "fold": fold})
     others = {}
     if controls:
@@ -140,6 +147,24 @@ def audit(
         fault=_fault(control_table),
         score_images=_scorer(attack, encoder, fits, seed),
     )
+
+
+def _refuse_blind(encoder: Encoder, images: ImageSet, features: list[np.ndarray]) -> None:
+    """Refuse an encoder that gives every image the same answer: an AUC of 0.5 would be no finding.
+
+    Where features differ by so little that it may be rounding, the encoder itself is asked once more.
+    """
+    near = all(np.ptp(X, axis=0).max() <= 1e-4 * np.abs(X).max() for X in features)
+    if near and (all((X[:1] == X).all() for X in features) or _answers_alike(encoder, images)):
+        raise BadInput(
+            f"encoder {encoder.name}: its answers do not depend on the image, all are the same; it may have collapsed, "
+            "or its weights may be zero"
+        )
+
+
+def _answers_alike(encoder: Encoder, images: ImageSet, count: int = 8) -> bool:
+    fmap, cls = encoder.tokens(images.batch(slice(0, count)))
+    return all(bool((values == values[:1]).all()) for values in (fmap, cls) if values is not None)
 
 
 def _check_threat(

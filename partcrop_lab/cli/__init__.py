@@ -1,7 +1,7 @@
 """The shell, a thin layer over the package's functions: `partcrop-lab audit|queries|compare|pretrain|figures|...`.
 
 Exit status: 0 done; 2 bad usage or input, with one line on stderr; 3 `--fail-above` exceeded; 4 confounded; 1 a fault
-of ours; 130 interrupted.
+of ours; 130 interrupted, 143 terminated, 141 where whoever read the output has gone.
 """
 
 # each of these joins its commands to the program

@@ -13,15 +13,16 @@ import pandas as pd
 import typer
 
 import partcrop_lab as pl
-from partcrop_lab import AuditResult, Encoder, MembershipSplit
+from partcrop_lab import AuditResult, Encoder, MembershipSplit, store
 from partcrop_lab.attacks import Attack, Calibrated, make_attacker
 from partcrop_lab.audit import sensitivity as varied
 from partcrop_lab.audit.run import threat
-from partcrop_lab.cli.base import CONFOUNDED, EXCEEDED, FAULT, app, say
+from partcrop_lab.cli.base import CONFOUNDED, EXCEEDED, FAULT, app, echo, say
 from partcrop_lab.cli.options import (
     AttackText,
     Duplicates,
     Images,
+    Links,
     MemberDir,
     Members,
     NonmemberDir,
@@ -39,9 +40,17 @@ from partcrop_lab.cli.options import (
 )
 from partcrop_lab.cli.words import aligned
 from partcrop_lab.encoders.recorded import read_recorded
+from partcrop_lab.errors import BadInput
+from partcrop_lab.limits import LARGEST_SEED
 
 PARTCROP = "partcrop"
 """The attack where none is named."""
+
+
+def _between(value: float | None) -> float | None:
+    if value is not None and not 0 < value < 1:
+        raise typer.BadParameter(f"{value:g} is no AUC that a bound could pass; it must be above 0 and below 1")
+    return value
 
 
 @app.command()
@@ -57,6 +66,7 @@ def audit(
     nonmembers: Nonmembers = None,
     size: Size = None,
     skip_unreadable: Skip = False,
+    follow_links: Links = False,
     drop_duplicates: Duplicates = False,
     declared: Annotated[bool, Option("--declared", help="You claim that it was trained on this drawn split.")] = False,
     model: Annotated[str | None, Option(help="timm model of a checkpoint whose shapes do not tell it.")] = None,
@@ -86,14 +96,16 @@ def audit(
     ] = None,
     repeats: Annotated[int, Option(min=1, help="Crop and attacker seeds averaged over.")] = 1,
     permutations: Annotated[int, Option(min=0, help="Fits with permuted labels; from 999 on the test is theirs.")] = 5,
-    seed: Annotated[int, Option(help="Of drawing, folds, crops, attackers and controls.")] = 0,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of drawing, folds, crops, attackers and controls.")] = 0,
     protocol: Annotated[str, Option(help="matched; or released, to show the published code's flaw.")] = "matched",
     out: Annotated[Path | None, Option(help="Write the whole result as JSON.")] = None,
     html: Annotated[Path | None, Option(help="Write a report that opens offline, and the result as JSON.")] = None,
     thumbnails: Annotated[bool, Option("--thumbnails", help="Show images in the report; not for sharing.")] = False,
     also: Annotated[list[str] | None, Option(help="Other attacks, for their agreement in the report.")] = None,
     sensitivity: Annotated[bool, Option("--sensitivity", help="Vary queries and seeds in the report.")] = False,
-    fail_above: Annotated[float | None, Option(help="Exit 3 where the AUC's lower bound is above this.")] = None,
+    fail_above: Annotated[
+        float | None, Option(callback=_between, help="Exit 3 where the AUC's lower bound is above this.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Can an attack tell an encoder's training images from others of the same kind?
@@ -104,8 +116,10 @@ def audit(
     """
     drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": seed}
     loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
+    loading |= {"follow_links": follow_links}
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
-    check_writable(out, html)
+    reported = html and html.with_suffix(".json")  # the result beside the report, which may be --out itself
+    check_writable(out, html, reported if out != reported else None)
     settings = named(crops=crops, scale=scale, kind=kind, pooling=pooling, measure_by=measure)
     if (encoder is None) == (features is None):
         raise typer.BadParameter("give either --encoder or --features")
@@ -115,6 +129,9 @@ def audit(
         target, about = read_recorded(features)
         attack, seed, repeats = about["attack"], about["seed"], about["repeats"]
     chosen, compared = attack_of(attack, **settings), [attack_of(text) for text in also or ()]
+    if features and chosen.queries > about["held"]:
+        told = f"{about['held']} different queries, fewer than the {chosen.queries} that its attack asks of one image"
+        raise BadInput(f"{features} holds {told}; write its queries again")
     if html is None and (thumbnails or compared or sensitivity):
         raise typer.BadParameter("--thumbnails, --also and --sensitivity are for the report; name its file with --html")
     make_attacker(attacker or chosen.attacker)  # a wrong name is said before long work
@@ -133,15 +150,27 @@ def audit(
     how |= {"shadow": own, "known": known}
     result = pl.audit(target, audited, chosen, attacker, folds, seed, **how)
     result.settings["command"] = shlex.join(["partcrop-lab", *context.obj])
-    if out:
-        result.save(out)
-    if html:
-        with_others = [pl.audit(target, audited, one, folds=folds, seed=seed, controls=False) for one in compared]
-        table = varied(target, audited, chosen, attacker, folds=folds) if sensitivity else None
-        shown = audited.images if thumbnails else None
-        result.to_html(html, images=shown, others=with_others, sensitivity=table)
-    _print_result(result, quiet)
+    try:
+        _save(result, out, reported)
+        if html:
+            with_others = [pl.audit(target, audited, one, folds=folds, seed=seed, controls=False) for one in compared]
+            table = varied(target, audited, chosen, attacker, folds=folds) if sensitivity else None
+            shown = audited.images if thumbnails else None
+            result.to_html(html, images=shown, others=with_others, sensitivity=table)
+    finally:  # whatever becomes of the files, what was found is said
+        _print_result(result, quiet)
     raise typer.Exit(_status(result, fail_above))
+
+
+def _save(result: AuditResult, *places: Path | None) -> None:
+    """Write a result where it was asked for; where that fails after all, keep it in the cache and say so."""
+    for place in filter(None, places):
+        try:
+            result.save(place)
+        except BadInput as error:
+            kept = store.cache_dir() / "results" / f"{store.digest(result.record())[:16]}.json"
+            result.save(kept)
+            raise BadInput(f"{error}; the result is kept in {kept}") from error
 
 
 def calibrated(attack: Attack, references: list[Encoder]) -> Attack:
@@ -179,7 +208,7 @@ def _print_plan(
         ("expected", f"{_duration(queries)} for the queries, less where the cache has their answers"),
         ("", f"{_duration(fitting)} for {fits} fits of the attacker"),
     ]
-    print(aligned(rows), flush=True)
+    echo(aligned(rows))
 
 
 def _fit_seconds(attacker: str, rows: int, columns: int) -> float:
@@ -216,8 +245,8 @@ def _duration(seconds: float) -> str:
 def _print_result(result: AuditResult, quiet: bool) -> None:
     """Metrics, controls and, as the last line, the verdict."""
     if not quiet:
-        print(f"\n{_metrics_text(result.metrics)}\n\n{_controls_text(result.controls)}\n")
-    print(result.verdict)
+        echo(f"\n{_metrics_text(result.metrics)}\n\n{_controls_text(result.controls)}\n")
+    echo(result.verdict)
 
 
 def _metrics_text(metrics: pd.DataFrame) -> str:
@@ -256,6 +285,7 @@ def queries(
     nonmembers: Nonmembers = None,
     size: Size = None,
     skip_unreadable: Skip = False,
+    follow_links: Links = False,
     drop_duplicates: Duplicates = False,
     attack: AttackText = "encodermi",
     name: Annotated[str, Option(help="What reports call the encoder.")] = "remote",
@@ -263,12 +293,13 @@ def queries(
     view_side: Annotated[int | None, Option(min=1, help="That of its views in training; default the same.")] = None,
     patch_size: Annotated[int, Option(min=1, help="Its patch in pixels, which decides the size of parts.")] = 16,
     repeats: Annotated[int, Option(min=1, help="Crop seeds averaged over.")] = 1,
-    seed: Annotated[int, Option(help="Of drawing and crops.")] = 0,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of drawing and crops.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Write the images that an audit must ask an encoder which cannot be loaded here; see audit --features."""
     drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": seed}
     loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
+    loading |= {"follow_links": follow_links}
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
     if not sides.given:
         raise typer.BadParameter("say whose membership is asked: --split, --member-dir or --images")
@@ -278,5 +309,5 @@ def queries(
     counts = pl.attacks.write_queries(out, attack_of(attack), sides.load(image_size), **how)
     for side, count in counts.items():
         wanted = f"add answers_{side}, float ({count}, D) or ({count}, L, D), in the same order"
-        print(f"queries_{side}: {count} images of {side} px; {wanted}")
-    print(f"then: partcrop-lab audit --features {out}")
+        echo(f"queries_{side}: {count} images of {side} px; {wanted}")
+    echo(f"then: partcrop-lab audit --features {out}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 import typer
 
-FAULT, BAD, EXCEEDED, CONFOUNDED, INTERRUPTED = 1, 2, 3, 4, 130
+from partcrop_lab.text import plain
+
+FAULT, BAD, EXCEEDED, CONFOUNDED, INTERRUPTED, PIPE, TERMINATED = 1, 2, 3, 4, 130, 141, 143
 DEBUG_VARIABLE = "PARTCROP_LAB_DEBUG"
 app = typer.Typer(
     name="partcrop-lab",
@@ -18,5 +21,11 @@ app = typer.Typer(
 
 def say(message: str, status: int) -> int:
     """One line on stderr; returns the exit status."""
-    print("partcrop-lab:", " ".join(message.split()), file=sys.stderr)
+    with suppress(BrokenPipeError):
+        print("partcrop-lab:", plain(" ".join(message.split())), file=sys.stderr)
     return status
+
+
+def echo(text: object) -> None:
+    """Print a text for people; what in it could steer a terminal is shown as escapes."""
+    print(plain(str(text)), flush=True)

@@ -9,10 +9,11 @@ import typer
 
 import partcrop_lab as pl
 from partcrop_lab import Comparison
-from partcrop_lab.cli.base import CONFOUNDED, app
+from partcrop_lab.cli.base import CONFOUNDED, app, echo
 from partcrop_lab.cli.options import (
     Duplicates,
     Images,
+    Links,
     Members,
     Nonmembers,
     Option,
@@ -43,6 +44,7 @@ def compare(
     size: Size = None,
     drop_duplicates: Duplicates = False,
     skip_unreadable: Skip = False,
+    follow_links: Links = False,
     seeds: Annotated[int, Option(min=1, help="Seeds of folds, crops and attackers, averaged over.")] = 3,
     folds: Annotated[int, Option(min=2, help="Folds of the cross-fit.")] = 2,
     out: Annotated[
@@ -57,8 +59,9 @@ def compare(
     """
     drawing = {"images": images, "members": members, "nonmembers": nonmembers, "seed": 0}
     loading = {"size": size, "drop_duplicates": drop_duplicates, "skip_unreadable": skip_unreadable}
+    loading |= {"follow_links": follow_links}
     sides = Sides(split, member_dir, nonmember_dir, **drawing, **loading)
-    check_writable(out)
+    check_writable(*([out, out.with_name(f"{out.stem}-pairs.csv"), out.with_suffix(".json")] if out else []))
     special = pl.attacks.PixelStatistics, pl.attacks.Calibrated, pl.attacks.Reconstruction  # need more than an encoder
     every = sorted(set(pl.attacks.ATTACKS) - {one.name for one in special})
     attacks = [attack_of(text) for text in attack or every]
@@ -67,7 +70,7 @@ def compare(
     found = pl.compare(encoders, attacks, common, seeds, folds=folds)
     if out:
         found.save(out)
-    print(_comparison_text(found))
+    echo(_comparison_text(found))
     raise typer.Exit(CONFOUNDED if (found.table.outcome == "Confounded").any() else 0)
 
 
@@ -94,7 +97,7 @@ def difference(
     results = [pl.AuditResult.load(path) for path in (first, second)]
     found = results[0].minus(results[1])
     for path, result in zip((first, second), results, strict=True):
-        print(f"{path}: {result.verdict}")
+        echo(f"{path}: {result.verdict}")
     how = "the same images in the same folds" if found.paired else "other images or folds, taken as independent"
     interval = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, p = {found.p_value:.2g}"
-    print(f"AUC of the first minus that of the second: {found.gain:+.3f} ({interval}; {how})")
+    echo(f"AUC of the first minus that of the second: {found.gain:+.3f} ({interval}; {how})")

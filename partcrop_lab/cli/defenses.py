@@ -10,7 +10,7 @@ import typer
 
 import partcrop_lab as pl
 from partcrop_lab import Encoder, ImageSet
-from partcrop_lab.cli.base import app
+from partcrop_lab.cli.base import app, echo
 from partcrop_lab.cli.options import (
     MemberDir,
     NonmemberDir,
@@ -27,6 +27,8 @@ from partcrop_lab.cli.words import aligned
 from partcrop_lab.defenses.base import DEFENSES
 from partcrop_lab.defenses.unlearning import RETRAINED, Unlearning, judge, some_members
 from partcrop_lab.encoders.zoo_entries import PROBE
+from partcrop_lab.files import read_text
+from partcrop_lab.limits import LARGEST_SEED
 
 
 @app.command()
@@ -54,7 +56,7 @@ def defend(
     also attacked by someone who knows it, where that would change the attack.
     """
     sides = Sides(split, member_dir, nonmember_dir)
-    check_writable(out)
+    check_writable(*([out.with_suffix(suffix) for suffix in (".csv", ".png", ".json")] if out else []))
     every = sorted(name for name, kind in DEFENSES.items() if kind.stage == "serving")
     chosen, asked = [defense_of(text) for text in defense or every], attack_of(attack)
     target = pl.load_encoder(encoder)
@@ -64,7 +66,7 @@ def defend(
     table = pl.defenses.tradeoff(target, chosen, asked, images, common, seeds=seeds, out=runs)
     if out:
         pl.defenses.save_tradeoff(table, out)
-    print(_tradeoff_text(table))
+    echo(_tradeoff_text(table))
 
 
 def _tradeoff_text(table: pd.DataFrame) -> str:
@@ -95,10 +97,12 @@ def unlearn(
     attack: Annotated[str, Option(help="Attack by name, with settings, where there is a yardstick.")] = "unified",
     epochs: Annotated[int | None, Option(min=1, help="Passes over the images that are kept.")] = None,
     weight: Annotated[float | None, Option(help="Of forgetting, beside the recipe's loss.")] = None,
-    seed: Annotated[int, Option(help="Of views and orders, and of the images drawn.")] = 0,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of views and orders, and of the images drawn.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Make an encoder forget some of its training images (alignment calibration), and check it against retraining."""
+    if out.suffix != ".safetensors":
+        raise typer.BadParameter(f"--out is {str(out)!r}; it must end in .safetensors, to be loaded again")
     check_writable(out)
     target = pl.load_encoder(encoder)
     drawn = target.split.members.source["source"] == PROBE["source"]
@@ -108,11 +112,11 @@ def unlearn(
     gone = _to_forget(target, forget, seed)
     fitted = Unlearning(**named(epochs=epochs, weight=weight), seed=seed).fit(target, gone, others)
     fitted.save(out)
-    print(f"{out}: {len(gone)} of {len(target.split.members)} images unlearned")
+    echo(f"{out}: {len(gone)} of {len(target.split.members)} images unlearned")
     if retrained:
         encoders = {"as it was": target, "unlearned": fitted, RETRAINED: pl.load_encoder(retrained)}
         table = judge(encoders, gone, target.split.nonmembers, attack_of(attack), others, seed)
-        print(_unlearning_text(table))
+        echo(_unlearning_text(table))
 
 
 def _to_forget(encoder: Encoder, forget: str, seed: int) -> ImageSet:
@@ -124,7 +128,7 @@ def _to_forget(encoder: Encoder, forget: str, seed: int) -> ImageSet:
         raise typer.BadParameter(
             f"--forget is {forget!r}; it must be a text file with a name on each line, or a number"
         )
-    return encoder.split.members.subset([line.strip() for line in path.read_text().splitlines() if line.strip()])
+    return encoder.split.members.subset([line.strip() for line in read_text(path).splitlines() if line.strip()])
 
 
 def _unlearning_text(table: pd.DataFrame) -> str:

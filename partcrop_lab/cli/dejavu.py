@@ -10,11 +10,12 @@ import typer
 
 import partcrop_lab as pl
 from partcrop_lab import Encoder, ImageSet
-from partcrop_lab.cli.base import app
+from partcrop_lab.cli.base import app, echo
 from partcrop_lab.cli.options import Option, Quiet, check_writable
 from partcrop_lab.cli.words import aligned
 from partcrop_lab.dejavu import DejaVu, with_controls
 from partcrop_lab.images.sources import load_again
+from partcrop_lab.limits import LARGEST_SEED
 
 
 @app.command()
@@ -25,7 +26,7 @@ def dejavu(
     third: Annotated[str | None, Option(help="Images that neither was trained on; default those on the card.")] = None,
     layer: Annotated[str, Option(help="projector, backbone, or a number of blocks.")] = "projector",
     neighbours: Annotated[int, Option(min=1, help="Public images that vote.")] = 100,
-    seed: Annotated[int, Option(help="Of controls and resampling.")] = 0,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of controls and resampling.")] = 0,
     out: Annotated[Path | None, Option(help="Write the table of images as .csv, with provenance beside it.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -34,7 +35,7 @@ def dejavu(
     Both encoders carry the split they were trained on. The same is done with untrained encoders, with permuted public
     labels and on a third set: all three must score 0.
     """
-    check_writable(out)
+    check_writable(*([out, out.with_name(f"{out.stem}-scores.csv"), out.with_suffix(".json")] if out else []))
     one, two = pl.load_encoder(encoder), pl.load_encoder(other)
     named = {"public": public, "third": third}
     sets = {name: _pair_images(one, two, name, source) for name, source in named.items()}
@@ -42,7 +43,7 @@ def dejavu(
     found, scores = with_controls(one, two, sets["public"], sets["third"], **how)
     if out:
         found.save(out, scores)
-    print(_dejavu_text(found, scores))
+    echo(_dejavu_text(found, scores))
 
 
 def _pair_images(one: Encoder, two: Encoder, name: str, source: str | None) -> ImageSet:
@@ -53,7 +54,7 @@ def _pair_images(one: Encoder, two: Encoder, name: str, source: str | None) -> I
     if not pair:
         raise typer.BadParameter(f"encoder {two.name} is no twin of the zoo; name the images with --{name}")
     if name == "public":
-        return pl.load_images(**pair["public"], size=one.image_size)
+        return pl.load_images(**{**pair["public"], "size": one.image_size})
     return load_again(two.split.nonmembers.source, pair["held_out"])
 
 

@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from partcrop_lab.cli.base import BAD, DEBUG_VARIABLE, FAULT, app, say
+from partcrop_lab.cli.base import BAD, DEBUG_VARIABLE, FAULT, app, echo, say
 from partcrop_lab.cli.options import Option, named
 from partcrop_lab.cli.words import aligned
 from partcrop_lab.errors import Failure, FiguresFailed
 from partcrop_lab.figures import make_figures
 from partcrop_lab.studio import open_studio
+from partcrop_lab.text import plain
 
 
 @app.command()
@@ -44,9 +45,14 @@ def figures(
     try:
         written = make_figures(out, only.split(",") if only else None, studio=studio, jobs=jobs)
     except FiguresFailed as error:
-        print(*error.written, sep="\n", end="\n" if error.written else "")
+        _list(error.written)
         raise typer.Exit(_tell(error.failures)) from error
-    print(*written, sep="\n")
+    _list(written)
+
+
+def _list(paths: Sequence[Path]) -> None:
+    for path in paths:
+        echo(path)
 
 
 def _tell(failures: Sequence[Failure]) -> int:
@@ -55,7 +61,7 @@ def _tell(failures: Sequence[Failure]) -> int:
     again = f"; set {DEBUG_VARIABLE}=1 to see where the faults are, and please report them" if status == FAULT else ""
     say(f"{len(failures)} of the figures could not be drawn{again}:", status)
     rows = [(one.name, "fault" if one.fault else "input", " ".join(one.reason.split())) for one in failures]
-    print(aligned(rows), file=sys.stderr)
+    print(plain(aligned(rows)), file=sys.stderr)
     if os.environ.get(DEBUG_VARIABLE):
         print(*(one.trace for one in failures), sep="\n", file=sys.stderr)
     return status

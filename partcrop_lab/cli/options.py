@@ -31,6 +31,8 @@ SplitFile = Annotated[Path | None, Option(help="A split that MembershipSplit.sav
 Duplicates = Annotated[bool, Option("--drop-duplicates", help="Drop non-members that duplicate one.")]
 Skip = Annotated[bool, Option("--skip-unreadable", help="Leave out images that cannot be read, with a warning.")]
 
+Links = Annotated[bool, Option("--follow-links", help="Take images outside the folder, where links in it lead.")]
+
 
 def _hide_bars(context: typer.Context, quiet: bool) -> bool:
     if quiet:
@@ -59,6 +61,7 @@ class Sides:
     seed: int = 0
     drop_duplicates: bool = False
     skip_unreadable: bool = False
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         ways = {
@@ -105,6 +108,7 @@ class Sides:
     def _load(self, source: str, **how: Any) -> ImageSet:
         import partcrop_lab as pl
 
+        how |= {"follow_links": True} if self.follow_links else {}
         return pl.load_images(source, seed=self.seed, on_error="skip" if self.skip_unreadable else "raise", **how)
 
 
@@ -127,7 +131,7 @@ def keywords(texts: Iterable[str] | None) -> dict[str, Any]:
             raise typer.BadParameter(f"{text!r} is not of the form key=value")
         try:
             pairs[key] = words[value.lower()] if value.lower() in words else ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             pairs[key] = value
     return pairs
 
@@ -160,15 +164,45 @@ def _words(text: str) -> list[str]:
 
 
 def _check_settings(kind: str, name: str, of: type, settings: dict[str, Any]) -> None:
-    known = [field.name for field in fields(of)]
+    known = {field.name: field for field in fields(of)}
     foreign = [key for key in settings if key not in known]
     if foreign:
         raise typer.BadParameter(f"the {kind} {name} has no setting {foreign[0]}; it has {', '.join(known)}")
+    for key, value in settings.items():
+        if not _fits(value, known[key].default):
+            told = f"{key} of the {kind} {name} is {str(value)[:40]!r}"
+            raise typer.BadParameter(f"{told}; it must be like its default, {known[key].default!r}")
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a setting is of the kind of its default; where that is None or not said, anything is.
+
+    >>> _fits(3, 0.5), _fits("x", 3), _fits((1, 2), (0.1, 0.2)), _fits(True, 3)
+    (True, False, True, False)
+    """
+    if isinstance(default, bool) or not isinstance(default, (int, float, str, tuple)):
+        return isinstance(value, bool) if isinstance(default, bool) else True
+    if isinstance(default, tuple):
+        alike = isinstance(value, (tuple, list)) and len(value) == len(default)
+        return not default or (alike and all(map(_fits, value, default)))
+    wanted = str if isinstance(default, str) else int if isinstance(default, int) else (int, float)
+    return isinstance(value, wanted) and not isinstance(value, bool)
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Before long work: whether results can be written where they are asked for."""
-    for path in filter(None, paths):
+    """Before long work: whether results can be written where they are asked for, each to a file of its own.
+
+    Raises:
+        BadInput: a folder that cannot be written, or a path that is a folder, a device, or named twice.
+    """
+    places = [path for path in paths if path is not None]
+    for path in places:
+        if path.is_dir():
+            raise BadInput(f"{path} is a folder; name a file in it")
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path} is no regular file; name another")
+        if sum(other.resolve() == path.resolve() for other in places) > 1:
+            raise BadInput(f"{path} would be written twice, one over the other; give each output a name of its own")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path.parent):

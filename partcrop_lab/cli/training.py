@@ -11,9 +11,10 @@ import typer
 
 import partcrop_lab as pl
 from partcrop_lab import MembershipSplit, plots, store
-from partcrop_lab.cli.base import app
+from partcrop_lab.cli.base import app, echo
 from partcrop_lab.cli.options import (
     Images,
+    Links,
     Members,
     Nonmembers,
     Option,
@@ -27,6 +28,8 @@ from partcrop_lab.devices import default_device
 from partcrop_lab.encoders import ranks
 from partcrop_lab.encoders.recipes import RECIPES, make_recipe
 from partcrop_lab.errors import BadInput
+from partcrop_lab.limits import LARGEST_SEED
+from partcrop_lab.schemas import Split, checked
 
 
 @app.command()
@@ -39,8 +42,9 @@ def pretrain(
     size: Annotated[int | None, Option(min=8, help="Side in pixels to load images and train at.")] = None,
     split: SplitFile = None,
     skip_unreadable: Skip = False,
+    follow_links: Links = False,
     epochs: Annotated[int | None, Option(min=1, help="Passes over the members; default the recipe's.")] = None,
-    seed: Annotated[int, Option(help="Of drawing, weights and augmentation.")] = 0,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of drawing, weights and augmentation.")] = 0,
     checkpoint_every: Annotated[int | None, Option(min=1, help="Epochs between states to resume from.")] = None,
     keep: Annotated[list[str] | None, Option(help="Epochs whose encoder is kept too, as 100,300; repeatable.")] = None,
     setting: Annotated[list[str] | None, Option("--set", help="key=value of the recipe; repeatable.")] = None,
@@ -56,7 +60,7 @@ def pretrain(
     Encoders kept along the way are mid-schedule: their learning rate has not come down as at the end of a run.
     """
     drawing = {"images": images, "members": members, "nonmembers": nonmembers}
-    sides = Sides(split, **drawing, size=size, seed=seed, skip_unreadable=skip_unreadable)
+    sides = Sides(split, **drawing, size=size, seed=seed, skip_unreadable=skip_unreadable, follow_links=follow_links)
     if not sides.given:
         raise typer.BadParameter("give --images and --members, or --split")
     overrides, kept = keywords(setting), _epochs(keep)
@@ -70,7 +74,7 @@ def pretrain(
     if ranks.is_first(devices * nodes):
         _draw_loss(out, encoder.name)
         path = out / "encoder.safetensors"
-        print(f"{path}: trained on {len(drawn.members)} images; audit it with partcrop-lab audit --encoder {path}")
+        echo(f"{path}: trained on {len(drawn.members)} images; audit it with partcrop-lab audit --encoder {path}")
 
 
 def _epochs(texts: Iterable[str] | None) -> list[int]:
@@ -96,7 +100,7 @@ def _draw_loss(out: Path, name: str) -> None:
 def _record(split: MembershipSplit, path: Path) -> None:
     """Write the split before training; a folder that holds another one is refused."""
     if path.exists():
-        if store.read_json(path).get("digest") != split.digest:
+        if checked(Split, store.read_json(path), path)["digest"] != split.digest:
             raise BadInput(f"{path.parent} holds a run on another split; choose another --out, or remove that folder")
         return
     split.save(path)

@@ -11,7 +11,7 @@ import typer
 from packaging.requirements import Requirement
 
 from partcrop_lab import store
-from partcrop_lab.cli.base import BAD, app
+from partcrop_lab.cli.base import BAD, app, echo
 from partcrop_lab.cli.options import check_writable
 from partcrop_lab.cli.words import aligned, megabytes
 from partcrop_lab.devices import bf16_is_fast, default_device, resolve_precision
@@ -28,13 +28,13 @@ def cache_size() -> None:
     """How much each room of the cache holds."""
     sizes = store.cache_sizes()
     rows = [(room, megabytes(held)) for room, held in sizes.items()]
-    print(aligned([*rows, ("in all", megabytes(sum(sizes.values()))), ("folder", str(store.cache_dir()))]))
+    echo(aligned([*rows, ("in all", megabytes(sum(sizes.values()))), ("folder", str(store.cache_dir()))]))
 
 
 @cache_app.command("clear")
 def cache_clear(room: Annotated[str | None, typer.Argument(help="One room; all where omitted.")] = None) -> None:
     """Delete one room of the cache, or all of it."""
-    print(f"freed {megabytes(store.clear_cache(room))}")
+    echo(f"freed {megabytes(store.clear_cache(room))}")
 
 
 @app.command()
@@ -52,7 +52,7 @@ def doctor() -> None:
         ("zoo", ", ".join(zoo_names()) or f"MISSING: {how_to_restore()}, or set {ZOO_VARIABLE}"),
     ]
     needed, optional = _requirements()
-    print(aligned([*rows, *needed, *optional]))
+    echo(aligned([*rows, *needed, *optional]))
     if problem or any("MISSING" in found for _, found in needed):
         raise typer.Exit(BAD)
 

@@ -10,7 +10,7 @@ import typer
 
 import partcrop_lab as pl
 from partcrop_lab.audit import repeat_audit
-from partcrop_lab.cli.base import BAD, app, say
+from partcrop_lab.cli.base import BAD, app, echo, say
 from partcrop_lab.cli.options import Option, Quiet, attack_of
 from partcrop_lab.cli.words import aligned, megabytes
 from partcrop_lab.encoders.zoo import CHECKS, ZOO, card, train_zoo, update_card, verify_zoo, zoo_dir, zoo_names
@@ -25,7 +25,7 @@ def zoo_list() -> None:
     """The encoders of the zoo: what they were trained by, on how much, what they are good for and what they leak."""
     head = ("encoder", "recipe", "N", "T", "linear probe", "attack", "AUC (95 % interval)", "verdict", "size")
     rows = [_zoo_row(name, card(name), zoo_dir() / f"{name}.safetensors") for name in zoo_names()]
-    print(aligned([head, *rows]) if rows else "the zoo is empty; train one with partcrop-lab zoo train NAME")
+    echo(aligned([head, *rows]) if rows else "the zoo is empty; train one with partcrop-lab zoo train NAME")
 
 
 def _zoo_row(name: str, about: dict[str, Any], path: Path) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def zoo_verify(
         words = {check: "ok" if trouble is None else "FAILED" for check, trouble in found.items()}
         rows.append((f"zoo:{name}", *(words.get(column, "-") for column in columns)))
         troubles += filter(None, found.values())
-    print(aligned([("encoder", *columns), *rows]))
+    echo(aligned([("encoder", *columns), *rows]))
     for trouble in troubles:
         say(trouble, BAD)
     if troubles:
@@ -83,7 +83,7 @@ def _audit_again(name: str) -> str | None:
 @zoo_app.command("card")
 def zoo_card(name: Annotated[str, typer.Argument(help="An encoder of the zoo.")]) -> None:
     """All that is known of one encoder, as JSON, but for the list of its images."""
-    print(json.dumps({key: value for key, value in card(name).items() if key != "split"}, indent=1))
+    echo(json.dumps({key: value for key, value in card(name).items() if key != "split"}, indent=1))
 
 
 @zoo_app.command("train")
@@ -95,7 +95,7 @@ def zoo_train(
     """Train encoders of the zoo again, by the recipe, images and seeds of their entries, and audit them."""
     for name in ZOO if names == ["all"] else names:
         for path in train_zoo(name, out=out):
-            print(f"{path}\n{_audit_card(path, ZOO[name].attack)}", flush=True)
+            echo(f"{path}\n{_audit_card(path, ZOO[name].attack)}")
 
 
 def _audit_card(path: Path, attack: str) -> str:

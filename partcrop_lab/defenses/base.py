@@ -97,6 +97,10 @@ def card_of(encoder: Encoder, lost: str, instead: str = "") -> dict[str, Any]:
     if not {"recipe", "settings", "seed", "split"} <= encoder.card.keys():
         right = ", ".join(filter(None, ["take one of pretrain or of the zoo", instead]))
         raise BadInput(f"encoder {encoder.name} does not say how it was trained, {lost}; {right}")
+    try:  # settings of the recipe alone: of `pretrain` a file must not choose the folder, devices or epochs to keep
+        make_recipe(encoder.card["recipe"], **encoder.card["settings"])
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"the card of encoder {encoder.name} cannot be followed: {error}") from error
     return encoder.card
 
 

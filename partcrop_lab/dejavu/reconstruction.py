@@ -38,7 +38,9 @@ from partcrop_lab.encoders.training import rate
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import ImageSet
 from partcrop_lab.images.resample import as_floats, crop_resize, resize
+from partcrop_lab.limits import SMALL, building_at_most
 from partcrop_lab.progress import bar
+from partcrop_lab.schemas import ReconstructorHeader
 
 METADATA = "partcrop_lab reconstructor"
 NOISE_STEPS = 1000
@@ -153,15 +155,22 @@ def load_reconstructor(path: str | Path, encoder: Encoder | None = None) -> Reco
         BadInput: no such file, another kind of file, or one that belongs to another encoder.
     """
     try:
-        weights, about = read_weights(path), read_description(path, METADATA)
+        about = read_description(path, METADATA, ReconstructorHeader)
+        weights = read_weights(path)
     except BadInput as error:
         raise BadInput(f"{path} is no file of a reconstructor ({error}); Reconstructor.save writes one") from error
     if about is None:
         raise BadInput(f"{path} is no file of a reconstructor; Reconstructor.save writes one")
     if encoder is not None and about["encoder"] != encoder.digest:
         raise BadInput(f"{path} paints from embeddings of {about['name']}, not of {encoder.name} or not as it is now")
-    one = Reconstructor(about.pop("width"), ReconstructorSettings(**store.with_tuples(about.pop("settings"))))
-    one.load_state_dict(weights)
+    settings = ReconstructorSettings(**store.with_tuples(about.pop("settings")))
+    try:
+        with building_at_most(SMALL + 8 * Path(path).stat().st_size, "the reconstructor"):
+            one = Reconstructor(about.pop("width"), settings)
+        one.load_state_dict(weights)
+    except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{path}: what it says of its model is not what it holds ({why})") from error
     one.about = about
     return one.eval()
 

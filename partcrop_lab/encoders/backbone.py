@@ -15,12 +15,26 @@ from torch import Tensor, nn
 
 from partcrop_lab.devices import fresh_weights
 from partcrop_lab.errors import BadInput
+from partcrop_lab.limits import building_at_most
 
 Tokens = tuple[Tensor, Tensor | None]
 """A feature map (B, L, D) and, where the backbone has one, the CLS token (B, D)."""
 
 SIZE_KEYWORDS = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 """How timm's families are told to take images of any side; the first that a family accepts is used."""
+
+OPENING = (
+    "checkpoint_path",
+    "cache_dir",
+    "scriptable",
+    "exportable",
+    "no_jit",
+    "hf_hub_id",
+    "file",
+    "url",
+    "custom_load",
+)
+"""Keywords of timm that open a file, fetch one or compile code; so do all that begin with "pretrained"."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +56,29 @@ class Architecture:
     image_size: int
     options: dict[str, Any] = field(default_factory=dict)
 
-    def build(self, seed: int | None = None, pretrained: bool = False) -> nn.Module:
+    def build(self, seed: int | None = None, pretrained: bool = False, most: int | None = None) -> nn.Module:
         """The model with fresh weights that depend on the seed alone, or with timm's pretrained ones.
 
         Args:
             seed: of the weights, which are then the same on every chip; None where others will take their place.
             pretrained: fetch timm's weights.
+            most: bytes that it may take; the limit "model" where None.
 
         Raises:
+            BadInput: an option that would open a file or fetch one, or a model that takes more than `most`.
             ValueError: timm has no such model, it does not take an option, its patch does not divide the side, or
                 a small stem for what is no ResNet or is pretrained with another.
         """
         if not timm.is_model(self.model):
             near = difflib.get_close_matches(self.model, timm.list_models(), n=3)
             raise ValueError(f"timm has no model {self.model!r}; did you mean {' or '.join(near) or 'another name'}?")
-        if seed is None or pretrained:
-            model = self._created(pretrained)
-        else:
-            with fresh_weights("weights", seed):
-                model = self._created(pretrained).float()
+        self._check_options()
+        with building_at_most(most, f"the model {self.model}"):
+            if seed is None or pretrained:
+                model = self._created(pretrained)
+            else:
+                with fresh_weights("weights", seed):
+                    model = self._created(pretrained).float()
         patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))[0]
         if self.image_size % patch:
             raise ValueError(f"image_size is {self.image_size}; it must be a multiple of the patch of {patch} px")
@@ -72,6 +90,15 @@ class Architecture:
             self._shrink_stem(model, pretrained)
         return model
 
+    def _check_options(self) -> None:
+        """The one place where options are kept from opening files: those of headers, commands and keywords pass it."""
+        for name in self.options:
+            if name in OPENING or name.startswith("pretrained"):
+                raise BadInput(
+                    f"{name} is no option of the model {self.model} here: options describe its shape, and open no "
+                    "file, folder or address; load weights from their file, or as timm:NAME"
+                )
+
     def _create(self, pretrained: bool) -> nn.Module:
         options = {key: value for key, value in self.options.items() if key != "small_stem"}
         attempts = [{"img_size": self.image_size, **any_size} for any_size in SIZE_KEYWORDS] + [{}]
@@ -80,6 +107,8 @@ class Architecture:
                 return timm.create_model(self.model, pretrained, num_classes=0, **keywords, **options)
             except TypeError as error:  # a keyword this family does not take
                 refusal = error
+            except (AssertionError, ArithmeticError, LookupError, AttributeError) as error:  # a value that does not fit
+                raise ValueError(f"timm's {self.model} cannot be built with the options {options}: {error}") from error
         raise ValueError(f"timm's {self.model} does not take the options {options}: {refusal}") from refusal
 
     def _shrink_stem(self, model: nn.Module, pretrained: bool) -> None:

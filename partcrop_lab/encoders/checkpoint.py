@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import math
 import pickle
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from partcrop_lab.errors import BadInput
+from partcrop_lab.files import check_regular, parse_json
+from partcrop_lab.limits import refuse_bomb
+from partcrop_lab.schemas import Header, checked
 from partcrop_lab.store import atomic
 
 METADATA = "partcrop_lab"
@@ -75,16 +79,23 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def read_description(path: str | Path, kind: str = METADATA) -> dict[str, Any] | None:
-    """How one of our own files describes itself; None for the file of somebody else, or of another kind."""
+def read_description(path: str | Path, kind: str = METADATA, schema: type[BaseModel] = Header) -> dict[str, Any] | None:
+    """How one of our own files describes itself; None for the file of somebody else, or of another kind.
+
+    Raises:
+        BadInput: no readable file, or a description that is not as `schema` says.
+    """
     if Path(path).suffix != ".safetensors":
         return None
+    check_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path}: not a readable safetensors file ({error})") from error
-    return json.loads(metadata[kind]) if kind in metadata else None
+    if kind not in metadata:
+        return None
+    return checked(schema, parse_json(metadata[kind], f"{path}: its header"), f"{path}: its header")
 
 
 def read_weights(path: str | Path) -> Any:
@@ -94,8 +105,8 @@ def read_weights(path: str | Path) -> Any:
         BadInput: no such file, a damaged one, or a pickle that holds more than tensors and plain values.
     """
     path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
+    check_regular(path)
+    _refuse_packed(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -109,6 +120,20 @@ def read_weights(path: str | Path) -> Any:
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{path}: not a readable checkpoint ({why})") from error
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse a checkpoint that is packed so that it unpacks to far more than it is long; torch packs none."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise BadInput(f"{path}: not a readable checkpoint ({error})") from error
+    size = path.stat().st_size
+    if unpacked > size:
+        refuse_bomb(path, unpacked, size)
 
 
 @dataclass(frozen=True, eq=False)

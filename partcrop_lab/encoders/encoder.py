@@ -22,6 +22,7 @@ from partcrop_lab.encoders.recipes import MaskedObjective, make_recipe
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import MembershipSplit
 from partcrop_lab.images.resample import as_floats, resize
+from partcrop_lab.schemas import Header, checked
 
 POOLINGS = ("cls", "mean")
 BUDGET = {"cpu": 2**18}
@@ -455,6 +456,7 @@ class Encoder:
             "std": self.std,
         }
         about |= {"name": self.name, "pooling": self.pooling, "card": self.card}
+        checked(Header, json.loads(json.dumps(about)), f"{path}: what it would say of itself")
         state = self._model.state_dict()
         if self.projector is not None:
             state |= {PROJECTOR + name: value for name, value in self.projector.state_dict().items()}

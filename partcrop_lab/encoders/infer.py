@@ -105,7 +105,10 @@ def _blocks(state: Weights, prefix: str) -> int:
     found = [int(match[1]) for name in state if (match := pattern.match(name))]
     if not found:
         raise KeyError(f"{prefix}0")
-    return 1 + max(found)
+    count = len(set(found))
+    if max(found) >= count:
+        raise KeyError(f"{prefix}{count}, though there is {prefix}{max(found)}")
+    return count
 
 
 def _unusual(options: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

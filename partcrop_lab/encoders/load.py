@@ -30,6 +30,8 @@ from partcrop_lab.encoders.encoder import DECODER, PROJECTOR, Encoder
 from partcrop_lab.encoders.infer import ANCHORS, infer_model
 from partcrop_lab.encoders.recipes import INSIDE, MaskedObjective, make_recipe
 from partcrop_lab.errors import BadInput
+from partcrop_lab.files import check_regular
+from partcrop_lab.limits import SMALL, building_at_most
 
 OURS = (
     "name",
@@ -148,8 +150,7 @@ def _zoo(name: str, keywords: dict[str, Any]) -> Encoder:
 
 
 def _from_file(path: Path, keywords: dict[str, Any]) -> Encoder:
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
+    check_regular(path)
     about = read_description(path)
     if about is None:
         return _foreign_file(path, keywords)
@@ -157,19 +158,45 @@ def _from_file(path: Path, keywords: dict[str, Any]) -> Encoder:
     if options:
         raise ValueError(f"{path} describes its own model; it does not take {', '.join(options)}")
     architecture = Architecture(**about["architecture"])
-    model = architecture.build()
+    model = _built(architecture, path)
     weights = read_weights(path)
     load_weights(model, find_backbone(weights, path, model.state_dict().keys()), path)
     if any(name.startswith(PROJECTOR) for name in weights):
         ours["projector"] = _projector(about["card"], model, weights, path)
     if any(name.startswith(DECODER) for name in weights):
         ours["decoder"] = _decoder(about, model, weights, path)
-    return Encoder(model, architecture=architecture, image_size=about["image_size"], **ours)
+    encoder = Encoder(model, architecture=architecture, image_size=about["image_size"], **ours)
+    with _described_by(path):
+        encoder.map_shape  # noqa: B018  a model that cannot take images of its own side is said now
+    return encoder
+
+
+def _built(architecture: Architecture, path: Path) -> nn.Module:
+    """The model of a file, which may take a few times as much memory as the file is long: it holds all its weights."""
+    with _described_by(path):
+        return architecture.build(most=_room(path))
+
+
+def _room(path: Path) -> int:
+    return SMALL + 8 * path.stat().st_size
+
+
+@contextmanager
+def _described_by(path: Path) -> Iterator[None]:
+    """What goes wrong within is the fault of what a file says of itself."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+    except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{path}: what it says of its model cannot be built ({why})") from error
 
 
 def _projector(card: dict[str, Any], model: nn.Module, weights: Weights, path: Path) -> nn.Module:
     """The projector that one of our own files holds, built as its recipe builds it."""
-    projector = make_recipe(card["recipe"], **card["settings"]).head(model.num_features)
+    with _described_by(path), building_at_most(_room(path), "the projector"):
+        projector = make_recipe(card["recipe"], **card["settings"]).head(model.num_features)
     load_weights(projector, Found("", PROJECTOR, weights), path)
     return projector
 
@@ -177,7 +204,8 @@ def _projector(card: dict[str, Any], model: nn.Module, weights: Weights, path: P
 def _decoder(about: dict[str, Any], model: nn.Module, weights: Weights, path: Path) -> MaskedObjective:
     """What one of our own files holds around a masked-image model, the model in it."""
     card = about["card"]
-    objective = make_recipe(card["recipe"], **card["settings"]).objective(about["image_size"], card["seed"])
+    with _described_by(path), building_at_most(_room(path), "the decoder"):
+        objective = make_recipe(card["recipe"], **card["settings"]).objective(about["image_size"], card["seed"])
     state = {INSIDE + name: value for name, value in model.state_dict().items()}
     load_weights(objective, Found("", "", state | Found("", DECODER, weights).weights), path)
     return objective
@@ -190,14 +218,14 @@ def _foreign_file(path: Path, keywords: dict[str, Any]) -> Encoder:
     given = keywords.keys()
     if "model" in options:
         architecture, normal = _described(options.pop("model"), options)
-        model = architecture.build()
+        model = architecture.build(most=_room(path))
         found = find_backbone(content, path, model.state_dict().keys(), branch)
     else:
         found = find_backbone(content, path, ANCHORS, branch)
         read, assumed = infer_model(found.weights, path)
         options = read | assumed | options
         architecture = Architecture(options.pop("model"), options.pop("image_size"), options)
-        model = architecture.build()
+        model = architecture.build(most=_room(path))
     load_weights(model, found, path)
     _say_what_is_assumed(path, {name: value for name, value in (assumed | normal).items() if name not in given})
     beside = passed_over(content, found, model.state_dict().keys())

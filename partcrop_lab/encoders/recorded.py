@@ -7,7 +7,9 @@ can ask the encoder adds ``answers_<side>`` beside each, float, in the same orde
 from __future__ import annotations
 
 import json
+import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from torch import Tensor
 from partcrop_lab import store
 from partcrop_lab.encoders.encoder import Encoder
 from partcrop_lab.errors import BadInput
+from partcrop_lab.files import parse_json, read_npz
+from partcrop_lab.schemas import Queries, checked
 
 FORMAT = "partcrop-lab queries 1"
 
@@ -53,7 +57,7 @@ class Recorder:
 
 
 def read_recorded(path: str | Path) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder that answers from a file, and what the file says its queries are for.
+    """The encoder that answers from a file, and what the file says its queries are for, with "held", how many they are.
 
     Its control is a random ViT of the same image side, since its own architecture is not known here.
 
@@ -61,14 +65,13 @@ def read_recorded(path: str | Path) -> tuple[Encoder, dict[str, Any]]:
         BadInput: no such file, another format, answers that are missing, not finite or not one for each query.
     """
     path = Path(path)
-    arrays = _read(path)
-    about = json.loads(str(arrays.pop("about")))
+    arrays, about = _read(path)
     answers: dict[int, tuple[dict[bytes, int], Tensor]] = {}
-    for name in sorted(arrays):
-        if name.startswith("queries_"):
-            side = int(name.removeprefix("queries_"))
-            known = {row.tobytes(): place for place, row in enumerate(arrays[name])}
-            answers[side] = known, _answers(path, arrays, side, len(arrays[name]))
+    for side in sorted(_sides(path, arrays)):
+        queries = arrays[f"queries_{side}"]
+        known = {row.tobytes(): place for place, row in enumerate(queries)}
+        answers[side] = known, _answers(path, arrays, side, len(queries))
+    _refuse_alike(path, answers)
 
     def answer(images: Tensor) -> Tensor:
         known, values = answers.get(images.shape[-1], ({}, torch.empty(0)))
@@ -87,20 +90,59 @@ def read_recorded(path: str | Path) -> tuple[Encoder, dict[str, Any]]:
         card={"split": about["split"]},
         digest=store.digest(*(arrays[name] for name in sorted(arrays))),
     )
-    return encoder, about
+    return encoder, about | {"held": sum(len(known) for known, _ in answers.values())}
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a file, read after their declared sizes were checked, and what it says of itself."""
+    unreadable = f"{path}: not a file of queries; partcrop-lab queries writes one"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        if json.loads(str(arrays["about"]))["format"] != FORMAT:
-            raise KeyError("format")
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path}: not a file of queries; partcrop-lab queries writes one") from error
-    return arrays
+        arrays = read_npz(path)
+        text = arrays.pop("about")
+        if text.shape or text.dtype.kind != "U":
+            raise KeyError("about")
+    except BadInput:
+        raise
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise BadInput(unreadable) from error
+    about = parse_json(str(text), f"{path}: about")
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise BadInput(unreadable)
+    return arrays, checked(Queries, about, f"{path}: about")
+
+
+def _sides(path: Path, arrays: dict[str, np.ndarray]) -> list[int]:
+    """The sides in pixels of the queries that a file holds, each array of the form its name says."""
+    sides = []
+    for name, values in arrays.items():
+        if name.startswith("queries_"):
+            side = re.fullmatch(r"queries_([1-9]\d{0,4})", name)
+            if not side or values.dtype != np.uint8 or values.shape[1:] != (3, int(side[1]), int(side[1])):
+                raise BadInput(
+                    f"{path}: {name[:60]} is {values.dtype} {values.shape}; it must be uint8 (n, 3, SIDE, SIDE)"
+                )
+            if not len(values):
+                raise BadInput(f"{path}: {name} is empty; it must hold a query at least")
+            sides.append(int(side[1]))
+    if not sides:
+        raise BadInput(f"{path}: holds no queries; partcrop-lab queries writes them")
+    return sides
+
+
+def _refuse_alike(path: Path, answers: dict[int, tuple[dict[bytes, int], Tensor]]) -> None:
+    """Refuse answers that are the same for every image: an encoder that looks at none of them."""
+    asked = [values for known, values in answers.values() if len(known) > 1]
+    if asked and all(bool((values == values[:1]).all()) for values in asked):
+        raise BadInput(f"{path}: its answers do not depend on the image: all are the same; ask the encoder again")
 
 
 def _answers(path: Path, arrays: dict[str, np.ndarray], side: int, count: int) -> Tensor:

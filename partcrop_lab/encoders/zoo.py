@@ -20,6 +20,7 @@ from partcrop_lab.encoders.utility import gain, halves, judged
 from partcrop_lab.encoders.zoo_entries import PROBE, ZOO, ZooEntry
 from partcrop_lab.errors import BadInput
 from partcrop_lab.images import load_images
+from partcrop_lab.schemas import ZooCard, checked
 from partcrop_lab.shipped import ZOO_FOLDER, how_to_restore, shipped
 
 ZOO_VARIABLE = "PARTCROP_LAB_ZOO"
@@ -59,7 +60,8 @@ def card(name: str) -> dict[str, Any]:
     Raises:
         ValueError: the zoo has no such encoder; those it has are listed.
     """
-    return store.read_json(_path(name).with_suffix(".json"))
+    path = _path(name).with_suffix(".json")
+    return checked(ZooCard, store.read_json(path), path)
 
 
 def load_zoo(name: str, **keywords: Any) -> Encoder:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from partcrop_lab.errors import BadInput
+from partcrop_lab.files import read_bytes
 from partcrop_lab.images.imageset import Box
 
 COLUMNS = ("name", "x0", "y0", "x1", "y1")
@@ -57,10 +60,12 @@ def read_xml(path: Path) -> Annotation:
         BadInput: a file that cannot be read, or without numbers where a box needs them.
     """
     try:
-        root = ET.parse(path).getroot()
+        root = ET.fromstring(read_bytes(path))
         sides = [float(root.findtext(f"size/{name}") or 0) or None for name in ("width", "height")]
         found = root.findall("object")
         boxes = [tuple(float(one.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")) for one in found]
+    except BadInput:
+        raise
     except (ET.ParseError, OSError, TypeError, ValueError) as error:
         raise BadInput(f"{path}: not a readable file of object boxes ({error}); restore or remove it") from error
     for box in boxes:
@@ -76,14 +81,18 @@ def read_table(path: Path) -> dict[str, Annotation]:
         BadInput: a file that cannot be read, without these columns, or with boxes that are empty.
     """
     try:
-        table = pd.read_csv(path, dtype={"name": str})
-    except (OSError, ValueError) as error:
+        table = pd.read_csv(io.BytesIO(read_bytes(path)), dtype={"name": str})
+    except BadInput:
+        raise
+    except (OSError, ValueError, OverflowError) as error:
         raise BadInput(f"{path}: not a readable CSV of object boxes ({error})") from error
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise BadInput(f"{path}: has no column {', '.join(missing)}; a table of boxes has {', '.join(COLUMNS)}")
     numbers = table[list(COLUMNS[1:])].apply(pd.to_numeric, errors="coerce")
-    wrong = ~((numbers.x0 < numbers.x1) & (numbers.y0 < numbers.y1))
+    if table.columns.has_duplicates or not table["name"].notna().all():
+        raise BadInput(f"{path}: a column twice, or a row without a name; each box needs the name of its image")
+    wrong = ~(np.isfinite(numbers).all(axis=1) & (numbers.x0 < numbers.x1) & (numbers.y0 < numbers.y1))
     if wrong.any():
         row = int(wrong.idxmax())
         raise BadInput(f"{path}: row {row + 2} holds no box: {table.iloc[row].to_dict()}; it must be x0 < x1, y0 < y1")

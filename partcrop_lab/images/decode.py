@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from partcrop_lab.errors import BadInput
+from partcrop_lab.files import open_regular
+from partcrop_lab.limits import Together, refuse_above
 
 SMALLEST_SIDE = 8
 
-Encoded = Path | bytes | Image.Image
-"""An image before decoding: a file, a file's bytes, or what another library decoded."""
+FORMATS = (
+    *("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA", "AVIF"),
+    *("HEIF", "JXL"),  # where a plugin brings them
+)
+"""What is read, whatever a file is called: plain pictures, and nothing that Pillow hands to another program (EPS)."""
+
+DECODED = Together("pixels")
+"""Pixels of images that threads decode at the same time."""
+
+Encoded = Path | bytes | Image.Image | BadInput
+"""An image before decoding: a file, a file's bytes, what another library decoded, or why it may not be read."""
 
 
 def side_if_square(encoded: Encoded) -> int | None:
@@ -55,11 +67,12 @@ def decode(encoded: Encoded, name: str, size: int) -> np.ndarray:
                 raise BadInput(
                     f"{name}: {image.width} x {image.height} pixels; an image needs at least {SMALLEST_SIDE} a side"
                 )
-            return np.asarray(_square(_to_rgb(image), size)).transpose(2, 0, 1)
-    except BadInput:
-        raise
+            with DECODED.taking(image.width * image.height):
+                return np.asarray(_square(_to_rgb(image), size)).transpose(2, 0, 1)
+    except BadInput as error:
+        raise BadInput(str(error).replace(str(encoded), name) if isinstance(encoded, Path) else str(error)) from error
     except UnidentifiedImageError as error:
-        raise BadInput(f"{name}: not an image that can be read; found {_first_bytes(encoded)}") from error
+        raise BadInput(f"{name}: not an image that can be read; found {_kind(encoded)}") from error
     except Image.DecompressionBombError as error:
         raise BadInput(
             f"{name}: more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} million pixels, which may be a "
@@ -70,28 +83,52 @@ def decode(encoded: Encoded, name: str, size: int) -> np.ndarray:
 
 
 def _open(encoded: Encoded) -> Image.Image:
+    if isinstance(encoded, BadInput):
+        raise encoded
     if isinstance(encoded, Image.Image):
         return encoded
-    return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+    if isinstance(encoded, bytes):
+        return Image.open(io.BytesIO(encoded), formats=_formats())
+    with open_regular(encoded) as file:
+        refuse_above("encoded", os.fstat(file.fileno()).st_size, f"{encoded}: its size in bytes")
+    return Image.open(encoded, formats=_formats())
 
 
-def _first_bytes(encoded: Encoded) -> str:
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this installation of Pillow reads."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+SIGNATURES = {
+    b"<": "a web page or XML",
+    b"version https://git-lfs": "a pointer of Git LFS",
+    b"%PDF": "a PDF",
+    b"%!PS": "PostScript",
+    b"PK": "a ZIP archive",
+}
+"""What a file that is no image may be, by how it begins."""
+
+
+def _kind(encoded: Encoded) -> str:
+    """What a file seems to be; none of its bytes is shown, for a link may lead to what is nobody's business."""
     if isinstance(encoded, Path):
-        with encoded.open("rb") as file:
-            start = file.read(12)
+        with open_regular(encoded) as file:
+            start = file.read(64)
     else:
-        start = encoded[:12]
-    return f"a file that begins with {start!r}" if start else "an empty file"
+        start = encoded[:64]
+    known = (kind for begin, kind in SIGNATURES.items() if start.lstrip().startswith(begin))
+    return next(known, "another kind of file") if start else "an empty file"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)  # not copied: a large image takes memory enough
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from partcrop_lab.errors import BadInput
+from partcrop_lab.files import read_bytes, read_text
 from partcrop_lab.images.boxes import Annotation, read_xml
 from partcrop_lab.images.folders import file_listing, first_words, image_files
 from partcrop_lab.images.listing import Listing
@@ -59,8 +61,11 @@ def _ids(home: Path, names: list[str], part: str, annotation: Callable[[int], An
         return [name.partition("/")[0] for name in names]
     solution = _beside(home, SOLUTION)
     if solution is not None:
-        table = pd.read_csv(solution, index_col=0)
-        told = table.iloc[:, 0].str.split().str[0].to_dict()
+        try:
+            table = pd.read_csv(io.BytesIO(read_bytes(solution)), index_col=0, dtype=str)
+            told = table.iloc[:, 0].str.split().str[0].to_dict()
+        except (LookupError, AttributeError, OverflowError, UnicodeDecodeError, pd.errors.ParserError) as error:
+            raise BadInput(f"{solution}: not the table of classes that comes with ImageNet; restore it") from error
         return [told.get(Path(name).stem) for name in names]
     return [_object(annotation, row) for row in range(len(names))]
 
@@ -76,7 +81,7 @@ def _object(annotation: Callable[[int], Annotation], row: int) -> str | None:
 def _words(home: Path) -> dict[str, str]:
     """The words for each class by its id; empty where the file is not there."""
     path = _beside(home, WORDS)
-    lines = path.read_text().splitlines() if path else []
+    lines = read_text(path).splitlines() if path else []
     return dict(line.split(" ", 1) for line in lines if re.match(r"n\d+ ", line))
 
 

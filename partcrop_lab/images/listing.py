@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -24,7 +24,7 @@ from partcrop_lab.progress import bar
 MEMORY_LIMIT = 256 * 2**20
 """Sets with more bytes of pixels than this are kept in the cache on disk and read batch by batch."""
 
-CHUNK = 256
+CHUNK, CHUNK_BYTES = 256, 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,22 @@ def _decoded(listing: Listing, rows: np.ndarray, size: int) -> Iterator[tuple[in
         bar(total=len(rows), desc=f"decoding {listing.where}", unit="image", delay=1) as done,
         ThreadPoolExecutor() as pool,
     ):
-        while chunk := list(itertools.islice(jobs, CHUNK)):
+        for chunk in _chunks(jobs):
             yield from pool.map(attempt, chunk)
             done.update(len(chunk))
+
+
+def _chunks(jobs: Iterator[tuple[int, Encoded]]) -> Iterator[list[tuple[int, Encoded]]]:
+    """Up to `CHUNK` images at a time, and of those already in memory no more than `CHUNK_BYTES`."""
+    chunk, held = [], 0
+    for job in jobs:
+        chunk.append(job)
+        held += len(job[1]) if isinstance(job[1], bytes) else 0
+        if len(chunk) == CHUNK or held > CHUNK_BYTES:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
 
 
 Skipped = list[tuple[int, str]]
@@ -187,15 +200,31 @@ def _decode_to_cache(listing: Listing, rows: np.ndarray, size: int, on_error: st
     key = store.digest("pixels-1", listing.stamp(rows), rows, size)
     path = store.cache_dir() / "images" / f"{key}.npy"
     record = path.with_suffix(".json")
-    if not (path.exists() and record.exists()):
+    shape = (len(rows), 3, size, size)
+    if not _is_whole(path, record, shape):
         skipped: Skipped = []
         with store.atomic(path) as temporary, temporary.open("wb") as file:
-            _write_npy(file, _good(listing, rows, size, on_error, skipped), (len(rows), 3, size, size))
+            _write_npy(file, _good(listing, rows, size, on_error, skipped), shape)
         store.write_json(record, skipped)
     skipped = [(row, reason) for row, reason in store.read_json(record)]
     if skipped and on_error == "raise":
         raise BadInput(skipped[0][1])
     return Pixels.of(path, count=len(rows) - len(skipped)), skipped
+
+
+def _is_whole(path: Path, record: Path, shape: tuple[int, ...]) -> bool:
+    """Whether both files of a set in the cache are there, as long as they must be; says where they are damaged."""
+    if not (path.exists() and record.exists()):
+        return False
+    try:
+        pixels = np.load(path, mmap_mode="r")
+        reasons = all(isinstance(row, int) and isinstance(reason, str) for row, reason in store.read_json(record))
+        if reasons and pixels.shape == shape and pixels.dtype == np.uint8:
+            return True
+    except (OSError, ValueError, TypeError, EOFError):
+        pass
+    warnings.warn(f"{path}: these images in the cache are damaged; they are decoded anew", stacklevel=2)
+    return False
 
 
 def _write_npy(file: BinaryIO, images: Iterator[np.ndarray], shape: tuple[int, ...]) -> None:

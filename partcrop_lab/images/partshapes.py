@@ -20,6 +20,7 @@ import numpy as np
 from partcrop_lab.images.partshapes_objects import OBJECTS, Draw, Stroke, hsv
 from partcrop_lab.images.shapes import Array, Shape, capsule, ellipse, polygon, turn, wave
 from partcrop_lab.images.textures import TEXTURES, step
+from partcrop_lab.limits import refuse_above
 from partcrop_lab.progress import bar
 
 Box = tuple[int, int, int, int]
@@ -321,8 +322,8 @@ def partshapes(
     ('partshapes-0-000000', 'partshapes-0-000001')
     """
     _check(seed, n, size, background_correlation)
-    named = {i: f"partshapes-{seed}-{i:06d}" for i in range(n)}
-    rows = [i for i, name in named.items() if names is None or name in names] or [*named][:1]
+    rows = list(range(n)) if names is None else _numbers(names, seed, n) or list(range(min(n, 1)))
+    refuse_above("unpacked", len(rows) * 3 * size**2, "what so many drawings would take, in bytes,")
     images, labels = np.empty((len(rows), 3, size, size), np.uint8), np.empty(len(rows), np.int64)
     parts, objects, backgrounds = [], [], []
     for row, i in enumerate(bar(rows, "partshapes", delay=2)):
@@ -331,8 +332,19 @@ def partshapes(
         parts.append(drawing.parts)
         objects.append((drawing.object_box,))
         backgrounds.append(drawing.background)
-    names = tuple(named[i] for i in rows)
+    names = tuple(_name(seed, i) for i in rows)
     return PartShapes(images, labels, tuple(parts), tuple(objects), tuple(backgrounds), names)
+
+
+def _name(seed: int, number: int) -> str:
+    return f"partshapes-{seed}-{number:06d}"
+
+
+def _numbers(names: Collection[str], seed: int, n: int) -> list[int]:
+    """The numbers below `n` of the images that have one of these names, in their order."""
+    ends = {name.rpartition("-")[2] for name in names}
+    numbers = {int(end) for end in ends if end.isdecimal() and len(end) <= 10}
+    return sorted(number for number in numbers if number < n and _name(seed, number) in names)
 
 
 def _check(seed: int, number: int, size: int, background_correlation: float) -> None:

@@ -22,7 +22,7 @@ OPTIONS = {
     **dict.fromkeys((*TORCHVISION_SETS, "tiny-imagenet", "imagenet"), "part"),
 }
 """The named sources, and the option of its own that each has."""
-FOLDER_OPTION = "boxes"
+FOLDER_OPTIONS = ("boxes", "follow_links")
 
 
 def load_images(
@@ -53,7 +53,8 @@ def load_images(
             them in ``images.source["skipped"]``.
         options: partshapes: background_correlation in [0, 1]. The other named data sets: part="train" (default),
             "test" ("val" for Tiny-ImageNet and ImageNet; also "unlabeled" for STL-10). Folders: boxes=, a CSV of object
-            boxes in the folder or elsewhere, with columns name, x0, y0, x1, y1 in pixels, one row for each box.
+            boxes in the folder or elsewhere, with columns name, x0, y0, x1, y1 in pixels, one row for each box; and
+            follow_links=True to take what lies outside the folder where links in it lead.
 
     Returns:
         The images. Sets of more than 256 MiB lie in the cache on disk and are read batch by batch.
@@ -105,10 +106,12 @@ def _check(source: str, n: int | None, size: int | None, on_error: str, options:
         raise BadInput(f"size={size} pixels asked for; it must be at least 8")
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
-    own = OPTIONS.get(source, FOLDER_OPTION if Path(source).expanduser().is_dir() else None)
+    named = (OPTIONS[source],) if source in OPTIONS else ()
+    own = named or (FOLDER_OPTIONS if Path(source).expanduser().is_dir() else ())
     for name in options:
-        if name != own:
-            raise ValueError(f"{source} has no option {name!r}; {f'it has {own!r}' if own else 'it has none'}")
+        if name not in own:
+            has = f"it has {' and '.join(map(repr, own))}" if own else "it has none"
+            raise ValueError(f"{source} has no option {name!r}; {has}")
 
 
 def _listing(source: str, root: Path, **options: Any) -> Listing:

@@ -17,6 +17,7 @@ from partcrop_lab.errors import BadInput
 from partcrop_lab.images.duplicates import duplicate_groups
 from partcrop_lab.images.imageset import MEMORY, ImageSet
 from partcrop_lab.images.sources import load_again
+from partcrop_lab.schemas import Split, checked
 
 FORMAT = "partcrop-lab split 1"
 
@@ -124,14 +125,10 @@ class MembershipSplit:
         Raises:
             BadInput: not such a record, images that are not there, or pixels that differ.
         """
-        try:
-            if record["format"] != FORMAT:
-                raise KeyError("format")
-            sides = [(record[side]["load"], record[side]["names"]) for side in ("members", "nonmembers")]
-            about = [record[key] for key in ("origin", "seed", "dropped", "independent")]
-            expected = record["digest"]
-        except (KeyError, TypeError) as error:
-            raise BadInput(f"not the record of a split ({error!r}); write one with MembershipSplit.save") from error
+        checked(Split, record, "not the record of a split")
+        sides = [(record[side]["load"], record[side]["names"]) for side in ("members", "nonmembers")]
+        about = [record[key] for key in ("origin", "seed", "dropped", "independent")]
+        expected = record["digest"]
         split = cls(*(load_again(source, names, folder) for source, names in sides), *about)
         if split.digest != expected:
             raise BadInput(
@@ -172,8 +169,9 @@ class MembershipSplit:
         """
         try:
             return cls.from_record(store.read_json(path), Path(path).parent)
-        except BadInput as error:
-            raise BadInput(f"{path}: {error}") from error
+        except ValueError as error:  # also of a source that has no such option, or of drawings out of range
+            told = str(error).removeprefix(f"{path}: ")
+            raise BadInput(f"{path}: {told}") from error
 
 
 def member_split(

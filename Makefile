@@ -12,7 +12,7 @@ LOWEST_READY := .venv-lowest/.ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb notebooks/*/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help install figures test test-lowest lab app lint clean distclean
+.PHONY: help install figures test test-imitated test-lowest lab app lint clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ figures: $(READY) ## draw every classroom figure into figures/
 
 test: $(READY) ## run all tests
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+
+test-imitated: $(READY) ## run the tests whose numbers could follow the chip as two other chips would
+	@ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m numeric
+	@PARTCROP_LAB_PRECISION=bf16 $(BIN)/python -m pytest -q -n $(WORKERS) -m numeric
 
 test-lowest: $(LOWEST_READY) ## run all tests on the lowest versions that pyproject.toml allows
 	@$(LOWEST)/python -m pytest -q -n $(WORKERS) --dist loadscope --no-loadscope-reorder

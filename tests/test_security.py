@@ -31,13 +31,12 @@ from partcrop_lab import files, limits, schemas, store
 from partcrop_lab.attacks import write_queries
 from partcrop_lab.audit.kept import kept_audit
 from partcrop_lab.cli.options import attack_of
-from partcrop_lab.cli.program import _about_input
 from partcrop_lab.cli.zoo import _zoo_row
 from partcrop_lab.encoders import zoo
 from partcrop_lab.encoders.backbone import OPENING, Architecture
 from partcrop_lab.encoders.checkpoint import METADATA
 from partcrop_lab.encoders.recorded import read_recorded
-from partcrop_lab.errors import BadInput
+from partcrop_lab.errors import BadInput, about_input
 from partcrop_lab.images import listing
 from partcrop_lab.report import html_report
 from partcrop_lab.text import CONTROL, plain
@@ -896,7 +895,7 @@ def judged_answer(door, path):
             door(path)
         answer = "read"
     except Exception as error:
-        assert _about_input(error) and str(error), f"{type(error).__name__}: {error}"
+        assert about_input(error) and str(error), f"{type(error).__name__}: {error}"
         assert "Traceback" not in str(error) and CONTROL.search(plain(str(error))) is None
         answer = "refused"
     finally:

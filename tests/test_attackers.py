@@ -75,7 +75,7 @@ def test_v2_normalises_its_input_and_every_hidden_layer():
     network = MLPAttacker(variant="v2", epochs=1).fit(X, y).network_
     kinds = [type(m).__name__ for m in network]
     assert kinds == ["RMSNorm", *["Linear", "Tanh", "RMSNorm"] * 3, "Linear"]
-    x, ones = torch.randn(5, 7), torch.ones(1, 24, dtype=torch.float64)
+    x, ones = torch.randn(5, 7), torch.ones(1, 24)
     torch.testing.assert_close(RMSNorm()(x), x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt())
     torch.testing.assert_close(network(ones), network(3 * ones), atol=1e-5, rtol=1e-5)
 

@@ -30,8 +30,8 @@ STRUCTURES = {
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 SCHEDULES = ("cosine", "constant")
-EXACT = torch.float64
-"""What perceptrons are trained in."""
+DRAWN_IN = torch.float64
+"""What weights begin in: numbers drawn in float32 differ in their last bit between chips, see `fresh_weights`."""
 V2_STEP = 1e-4
 """Of the second version's attacker. Its norms undo the small weights that it begins with: a step of 1e-3 would change
 them by a tenth, and training would be chaotic."""
@@ -52,7 +52,7 @@ class MLPAttacker(ClassifierMixin, BaseEstimator):
 
     Two choices differ from the published ones, so that its scores are the same on every machine. A ReLU has a kink, and
     a step that never shrinks crosses it again and again: training then magnifies the last bit of a feature until the
-    AUC moves by 0.02. With GELU, and steps that shrink along a cosine, in float64, it stays the same to four decimals
+    AUC moves by 0.02. With GELU, and steps that shrink along a cosine, it stays the same to three decimals
     (`benchmarks/portability.py`). ``activation="relu", schedule="constant"`` trains as published.
 
     Args:
@@ -106,9 +106,9 @@ class MLPAttacker(ClassifierMixin, BaseEstimator):
         second = self.variant == "v2"
         layers: list[nn.Module] = [RMSNorm()] if second else []
         for width, following in pairwise((features, *self.hidden)):
-            layers.append(nn.Linear(width, following, dtype=EXACT))
+            layers.append(nn.Linear(width, following, dtype=DRAWN_IN))
             layers += [nn.Tanh(), RMSNorm()] if second else [ACTIVATIONS[self.activation]()]
-        layers.append(nn.Linear(self.hidden[-1], 1, dtype=EXACT))
+        layers.append(nn.Linear(self.hidden[-1], 1, dtype=DRAWN_IN))
         spread = self.init_std * (2**0.5 if self.variant == "v1" and self.activation == "gelu" else 1)
         for layer in layers:
             if isinstance(layer, nn.Linear):
@@ -131,9 +131,9 @@ class MLPAttacker(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y holds {len(self.classes_)} classes; an attacker needs members and non-members")
         self.mean_, self.scale_ = self._moments(X) if self.standardise else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
         generator = torch.Generator().manual_seed(self.random_state)
-        self.network_ = self._network(X.shape[1], generator)
+        self.network_ = self._network(X.shape[1], generator).float()
         inputs = self._tensor(X)
-        targets = torch.from_numpy(y == self.classes_[1]).to(EXACT)
+        targets = torch.from_numpy(y == self.classes_[1]).float()
         sides = [torch.nonzero(targets == side).flatten() for side in (0, 1)]
         adam = torch.optim.Adam(self.network_.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
         lengths = CosineAnnealingLR(adam, T_max=max(1, self.epochs)) if self.schedule == "cosine" else None
@@ -171,14 +171,14 @@ class MLPAttacker(ClassifierMixin, BaseEstimator):
         return X.mean(0), X.std(0) + 1e-8
 
     def _tensor(self, X: np.ndarray) -> Tensor:
-        return torch.from_numpy((X - self.mean_) / self.scale_).to(EXACT)
+        return torch.from_numpy((X - self.mean_) / self.scale_).float()
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """The log-odds of membership, (n,)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
         with torch.inference_mode():
-            return self.network_(self._tensor(X))[:, 0].numpy()
+            return self.network_(self._tensor(X))[:, 0].double().numpy()
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Probabilities of non-membership and membership, (n, 2)."""
@@ -205,7 +205,9 @@ class SetAttacker(MLPAttacker):
     def _network(self, features: int, generator: torch.Generator) -> nn.Sequential:
         first, second = self.hidden
         each = [nn.Unflatten(1, (features, 1)), nn.Linear(1, first), nn.Tanh(), nn.Linear(first, second), nn.Tanh()]
-        network = nn.Sequential(*each, _Largest(), nn.Linear(second, second), nn.Tanh(), nn.Linear(second, 1)).to(EXACT)
+        network = nn.Sequential(*each, _Largest(), nn.Linear(second, second), nn.Tanh(), nn.Linear(second, 1)).to(
+            DRAWN_IN
+        )
         for layer in network:
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight, generator=generator)

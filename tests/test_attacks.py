@@ -63,7 +63,8 @@ def images():
 @pytest.fixture(scope="module")
 def masked(images):
     """A tiny encoder with all that any attack asks for."""
-    return pl.pretrain("mae", images, 1, progress=False, decoder=True, depth=2, embed_dim=48, num_heads=3)
+    small = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+    return pl.pretrain("mae", images, 1, progress=False, decoder=True, precision="fp32", **small)
 
 
 def test_features_are_finite_and_one_row_per_image(attack, masked, images):
@@ -259,6 +260,7 @@ def test_crops_are_sent_as_large_as_the_views_in_training(attack, some, tiny_enc
     assert not np.array_equal(*(attack.features(pl.load_encoder(asked, view_side=n, **how), some) for n in (16, 32)))
 
 
+@pytest.mark.numeric
 def test_reconstruction_is_the_training_loss_mask_by_mask(some, masked):
     found = Reconstruction(masks=3).features(masked, some, seed=2)
     pixels = (some.batch(slice(None)).float() / 255 - 0.5) / 0.25

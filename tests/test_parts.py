@@ -10,6 +10,8 @@ from partcrop_lab.devices import generator
 from partcrop_lab.images.resample import crop_resize, random_boxes, resize
 from partcrop_lab.parts import cut_parts, gaussian_target, part_boxes
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize(
     ("side", "size", "scale"),

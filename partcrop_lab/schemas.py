@@ -416,9 +416,9 @@ class ResultSettings(Open):
     nonmembers: Count
     size: Side
     attack: dict[Word, Any]
-    label: Line
+    label: text(4096, printable=True)
     queries: Count
-    attacker: Line
+    attacker: text(16384)
     seed: AnySeed
     repeats: Count
     folds: Annotated[int, Field(ge=2, le=2**16)]

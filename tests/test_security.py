@@ -25,6 +25,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import partcrop_lab as pl
 from partcrop_lab import files, limits, schemas, store
@@ -131,6 +134,15 @@ def test_the_command_line_takes_no_option_that_opens_a_file(refused, tmp_path):
     given = ["--encoder", tmp_path / "other.pth", "--model", "resnet18", *option]
     assert "checkpoint_path is no option" in refused("audit", *given, *DRAWN)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_result_by_an_attacker_of_ones_own_whose_words_take_lines_is_read_again(tiny_encoder, small_split, tmp_path):
+    own = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, solver="liblinear", tol=1e-3))
+    how = {"controls": False, "progress": False}
+    result = pl.audit(tiny_encoder, small_split, pl.attacks.PartCrop(crops=2), own, **how)
+    assert "\n" in result.settings["attacker"]
+    result.save(tmp_path / "result.json")
+    assert pl.AuditResult.load(tmp_path / "result.json").settings == result.settings
 
 
 def test_users_may_set_what_files_may_not(header):

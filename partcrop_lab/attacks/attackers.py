@@ -53,7 +53,7 @@ class MLPAttacker(ClassifierMixin, BaseEstimator):
     Two choices differ from the published ones, so that its scores are the same on every machine. A ReLU has a kink, and
     a step that never shrinks crosses it again and again: training then magnifies the last bit of a feature until the
     AUC moves by 0.02. With GELU, and steps that shrink along a cosine, it stays the same to three decimals
-    (`benchmarks/portability.py`). ``activation="relu", schedule="constant"`` trains as published.
+    (`tests/test_portability.py`). ``activation="relu", schedule="constant"`` trains as published.
 
     Args:
         hidden: widths of the hidden layers; the published 512-256-128 by default.
